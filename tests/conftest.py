@@ -76,7 +76,7 @@ def _restored_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A Postgres server for the whole session."""
+    """Yield a Postgres server for the whole session."""
     with servers.running(
         lambda folder, port: Postgres(folder, port=port, password=servers.PASSWORD, durable=False)
     ) as server:
@@ -85,7 +85,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def nats_server() -> Iterator[nats_servers.Nats]:
-    """A NATS server with JetStream for the whole session."""
+    """Yield a NATS server with JetStream for the whole session."""
     with servers.running(
         lambda folder, port: nats_servers.Nats(folder, port=port, password=servers.PASSWORD)
     ) as server:
@@ -94,7 +94,7 @@ def nats_server() -> Iterator[nats_servers.Nats]:
 
 @pytest.fixture
 async def database_settings(postgres: Postgres) -> AsyncIterator[settings.DatabaseSettings]:
-    """An empty database of the test's own."""
+    """Yield an empty database of the test's own."""
     from services.runtime import settings
 
     async with databases.fresh(postgres) as url:
@@ -103,7 +103,7 @@ async def database_settings(postgres: Postgres) -> AsyncIterator[settings.Databa
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres: Postgres) -> str:
-    """The name of a database that the catalog's migrations have made, for copying."""
+    """Return the name of a database that the catalog's migrations have made, for copying."""
     return databases.migrated(postgres)
 
 
@@ -111,7 +111,7 @@ def migrated_template(postgres: Postgres) -> str:
 async def migrated_database_settings(
     postgres: Postgres, migrated_template: str
 ) -> AsyncIterator[settings.DatabaseSettings]:
-    """A database of the test's own with the catalog's schema."""
+    """Yield a database of the test's own with the catalog's schema."""
     from services.runtime import settings
 
     async with databases.fresh(postgres, template=migrated_template) as url:
@@ -120,7 +120,7 @@ async def migrated_database_settings(
 
 @pytest.fixture
 async def database(migrated_database_settings: settings.DatabaseSettings) -> AsyncIterator[runtime_database.Database]:
-    """An open database of the test's own with the catalog's schema."""
+    """Yield an open database of the test's own with the catalog's schema."""
     from services.catalog.server.migrations import SEARCH_PATH
     from services.runtime import database as runtime_database
 
@@ -131,7 +131,7 @@ async def database(migrated_database_settings: settings.DatabaseSettings) -> Asy
 
 @pytest.fixture
 def messaging_settings(nats_server: nats_servers.Nats) -> settings.MessagingSettings:
-    """The NATS server with a namespace of the test's own."""
+    """Return the NATS server with a namespace of the test's own."""
     from services.runtime import settings
 
     return settings.MessagingSettings(url=nats_server.url, namespace=f"test{uuid.uuid4().hex[:12]}")
@@ -139,7 +139,7 @@ def messaging_settings(nats_server: nats_servers.Nats) -> settings.MessagingSett
 
 @pytest.fixture
 async def nats_client(messaging_settings: settings.MessagingSettings) -> AsyncIterator[nats.aio.client.Client]:
-    """A connected NATS client."""
+    """Yield a connected NATS client."""
     from services.runtime import messaging
 
     client = await messaging.connect(messaging_settings, "test")
@@ -149,7 +149,7 @@ async def nats_client(messaging_settings: settings.MessagingSettings) -> AsyncIt
 
 @pytest.fixture
 def storage(tmp_path: pathlib.Path) -> storages.Storage:
-    """A storage in a folder of the test's own."""
+    """Return a storage in a folder of the test's own."""
     from services.runtime import storage as storages
 
     return storages.Storage(str(tmp_path / "storage"))
@@ -157,7 +157,7 @@ def storage(tmp_path: pathlib.Path) -> storages.Storage:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[s3.Server]:
-    """An S3 server for the whole session."""
+    """Yield an S3 server for the whole session."""
     from tests.support import s3
 
     with s3.running() as server:
@@ -166,7 +166,7 @@ def s3_server() -> Iterator[s3.Server]:
 
 @pytest.fixture
 def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a bucket of the test's own; the environment leads this process to it."""
+    """Yield the name of a bucket of the test's own; the environment leads this process to it."""
     import fsspec
 
     for name, value in s3_server.environment.items():
@@ -179,14 +179,14 @@ def bucket(s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[stacks.Stack]:
-    """A whole embedded stack for the session, started as a user starts it."""
+    """Yield a whole embedded stack for the session, started as a user starts it."""
     with stacks.new_home() as home, stacks.started(home) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of large real inputs that lies beside a developer's checkout; a clone has none."""
+    """Return the folder of large real inputs that lies beside a developer's checkout; a clone has none."""
     folder = pathlib.Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("there is no folder ../shared with large inputs beside this checkout")

@@ -57,7 +57,7 @@ class IdempotentTransactions:
         raise AssertionError("unreachable")
 
     async def find_response(self, method: str, request: Message, answer_type: type[Answer]) -> Answer | None:
-        """The answer that was given to this request id before, if it was: for calls that do much before they `run`."""
+        """Return the earlier response to this request id, if any: for calls that do much before they `run`."""
         async with self._database.connection() as conn:
             return await idempotency.find_response(conn, self._answers, method, request, answer_type)
 

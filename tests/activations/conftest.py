@@ -12,7 +12,7 @@ Loader = Callable[[str], LoadedModel]
 
 @pytest.fixture(scope="session")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loader:
-    """Gives a tiny model of a family; the same one each time."""
+    """Return a tiny model of a family; the same one each time."""
     kept: dict[str, LoadedModel] = {}
 
     def load(kind: str) -> LoadedModel:
@@ -25,5 +25,5 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loader:
 
 @pytest.fixture(scope="session")
 def gpt2(loaded: Loader) -> LoadedModel:
-    """A tiny GPT-2."""
+    """Return a tiny GPT-2."""
     return loaded("gpt2")

@@ -35,7 +35,7 @@ def _all(pieces: Sequence[activation_stream.Piece], hook: str = HOOK) -> Tensor:
 
 
 def _expected(model: LoadedModel, rows: list[list[int]]) -> Tensor:
-    """The hidden states, row by row: no row has padding or company."""
+    """Return the hidden states, row by row: no row has padding or company."""
     with torch.no_grad():
         found = [model.module(torch.tensor([row]), output_hidden_states=True).hidden_states[2][0] for row in rows]
     return torch.cat(found)
@@ -214,7 +214,7 @@ def test_the_first_id_beyond_the_embedding(gpt2: LoadedModel) -> None:
 
 @pytest.fixture
 def limited(gpt2: LoadedModel) -> Any:
-    """A model whose second block finds no memory for more than so many tokens at once."""
+    """Yield a model whose second block finds no memory for more than so many tokens at once."""
     handles = []
 
     def limit(tokens: int) -> LoadedModel:

@@ -22,14 +22,14 @@ def fingerprint(folder: pathlib.Path, expected: str = "") -> str:
 
 
 def age(folder: pathlib.Path, seconds: float = 3600) -> None:
-    """Sets times back, so that only the time of the change, which nobody sets, is late."""
+    """Set times back, so that only the time of the change, which nobody sets, is late."""
     for path in folder.iterdir():
         before = path.stat().st_mtime_ns - int(seconds * 1e9)
         os.utime(path, ns=(before, before))
 
 
 def flip(path: pathlib.Path, place: int = -1) -> None:
-    """Changes a byte in place, and neither the size nor the time of the last write."""
+    """Change a byte in place, and neither the size nor the time of the last write."""
     stat = path.stat()
     with path.open("r+b") as file:
         file.seek(place % stat.st_size)

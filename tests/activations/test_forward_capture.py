@@ -14,7 +14,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 
 
 def _calls(model: LoadedModel, names: list[str]) -> set[str]:
-    """The modules that ran to their end while these hooks were captured."""
+    """Return the modules that ran to their end while these hooks were captured."""
     ran: set[str] = set()
 
     def note(path: str) -> Any:

@@ -78,7 +78,7 @@ def _refusal(folder: pathlib.Path) -> set[str]:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A model to spoil."""
+    """Return a model to spoil."""
     return tiny_models.save("gpt2", tmp_path)
 
 

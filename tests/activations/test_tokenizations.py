@@ -39,7 +39,7 @@ def _written(storage: Storage) -> tokenizations.TokenizationManifest:
 
 @pytest.fixture(params=["local", "remote", "remote with copies"])
 def storage(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> Storage:
-    """A storage of each kind."""
+    """Return a storage of each kind."""
     if request.param == "local":
         return Storage(str(tmp_path / "storage"))
     cache = Cache(str(tmp_path / "cache"), 1 << 20) if "copies" in request.param else None

@@ -31,7 +31,7 @@ IDS = torch.tensor(tiny_models.rows(2, 5, 5))
 
 @pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A place whose name has no model's in it: TransformerLens guesses the architecture from the path."""
+    """Return a place whose name has no model's in it: TransformerLens guesses the architecture from the path."""
     return tmp_path_factory.mktemp("place")
 
 
@@ -62,7 +62,7 @@ def _renamed(name: str, renamed: dict[str, str] | None) -> str:
 
 
 def _changed(value: torch.Tensor, hook: Any = None) -> torch.Tensor:
-    """What stands in for an activation: as far from it as an autoencoder that has learned little."""
+    """Return what stands in for an activation: as far from it as an autoencoder that has learned little."""
     return 0.5 * value.roll(1, -1) + 0.3
 
 
@@ -82,7 +82,7 @@ def _compare_replaced(
 
 
 def _whole(value: torch.Tensor, hook: Any = None) -> torch.Tensor:
-    """The same with the heads side by side, as an autoencoder sees them."""
+    """Return the same with the heads side by side, as an autoencoder sees them."""
     return _changed(value.flatten(2)).view(value.shape)
 
 

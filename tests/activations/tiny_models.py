@@ -125,7 +125,7 @@ CONFIGURATIONS: dict[str, Callable[[], Any]] = {
 
 
 def save(kind: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:
-    """Writes a model with random weights and gives its folder; the same ones each time."""
+    """Write a model with random weights and return its folder; the same ones each time."""
     configuration = CONFIGURATIONS[kind]()
     for name, value in changes.items():
         setattr(configuration, name, value)
@@ -141,12 +141,12 @@ def save(kind: str, folder: pathlib.Path, **changes: Any) -> pathlib.Path:
 
 
 def load(kind: str, folder: pathlib.Path, **options: Any) -> models.LoadedModel:
-    """Loads such a model, with the attention whose results depend on nothing but the row."""
+    """Load such a model, with the attention whose results depend on nothing but the row."""
     return models.load(save(kind, folder / FOLDER), **({"attention": "eager"} | options))
 
 
 def hidden_states(model: models.LoadedModel, ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The model's own hidden states for tokens [batch, length], by the kernels that a `Capture` runs.
+    """Return the model's own hidden states for tokens [batch, length], by the kernels that a `Capture` runs.
 
     A cache of keys and values, which causal models keep by default, copies them into another memory layout, and some
     processors' matrix products then add up in another order: the same values within rounding.
@@ -158,7 +158,7 @@ def hidden_states(model: models.LoadedModel, ids: torch.Tensor) -> tuple[torch.T
 
 
 def points(model: models.LoadedModel, layer: int) -> list[str]:
-    """The names of hooks in a block."""
+    """Return the names of hooks in a block."""
     family = model.description.family
     return [point for point in family.points if point != hook_names.INNER or layer not in family.sparse]
 
@@ -170,12 +170,12 @@ def rows(count: int, longest: int, shortest: int = 1, seed: int = 0) -> list[lis
 
 
 def dataset(lists: list[list[int]]) -> datasets.Dataset:
-    """A tokenization without padding."""
+    """Return a tokenization without padding."""
     return datasets.Dataset.from_dict({"input_ids": lists})
 
 
 def padded(lists: list[list[int]], *, left: bool) -> datasets.Dataset:
-    """A tokenization with padding up to its longest row."""
+    """Return a tokenization with padding up to its longest row."""
     longest = max(map(len, lists))
     fill = [longest - len(row) for row in lists]
     ids = [[2] * n + row if left else row + [2] * n for n, row in zip(fill, lists, strict=True)]

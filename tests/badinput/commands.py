@@ -27,7 +27,7 @@ class Command:
     environment: Mapping[str, str]
 
     def __call__(self, *arguments: str | pathlib.Path) -> "subprocess.CompletedProcess[str]":
-        """Runs a command to its end."""
+        """Run a command to its end."""
         program = pathlib.Path(sys.executable).with_name("polytok")
         return subprocess.run(
             [program, *arguments],
@@ -39,13 +39,13 @@ class Command:
         )
 
     def done(self, *arguments: str | pathlib.Path) -> str:
-        """What a command prints that goes well."""
+        """Return what a command prints that goes well."""
         result = self(*arguments)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
     def refused(self, *arguments: str | pathlib.Path, code: int) -> str:
-        """The message of a command that ends with `code`: one complete sentence or more, and nothing else."""
+        """Return the message of a command that ends with `code`: one complete sentence or more, and nothing else."""
         result = self(*arguments)
         assert result.returncode == code, result.stdout + result.stderr
         message = result.stderr.strip()

@@ -31,7 +31,7 @@ def client(stack: Stack) -> Iterator[polytok.Client]:
 
 @pytest.fixture(scope="package")
 def bystander(client: polytok.Client, tmp_path_factory: pytest.TempPathFactory) -> Bystander:
-    """What was READY before anything went wrong."""
+    """Return what was READY before anything went wrong."""
     folder = tmp_path_factory.mktemp("bystander")
     dataset, model = samples.unique("bystander"), samples.unique("model")
     client.datasets.create(dataset, files=samples.write_jsonl(folder / "docs.jsonl"))

@@ -28,7 +28,7 @@ async def publish(stack: "Stack", subject: str, content: bytes) -> None:
 
 
 async def waiting(stack: "Stack") -> int:
-    """How many messages the queue holds."""
+    """Return how many messages the queue holds."""
     client = await nats.connect(stack.facts["nats_url"])
     try:
         return int((await client.jetstream().stream_info(SUBJECTS.stream)).state.messages)
@@ -37,7 +37,7 @@ async def waiting(stack: "Stack") -> int:
 
 
 def counted(stack: "Stack") -> float:
-    """How many messages the worker discarded."""
+    """Return how many messages the worker discarded."""
     port = stack.facts["metrics_ports"]["tokenizer-1"]
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()

@@ -22,7 +22,7 @@ def cut_parquet(path: pathlib.Path) -> None:
 
 
 def add(command: Command, path: pathlib.Path, reason: str) -> str:
-    """Adds a file as a dataset, which fails, and returns the message without the dataset's name."""
+    """Add a file as a dataset, which fails, and return the message without the dataset's name."""
     name = samples.unique("bad")
     message = command.refused("dataset", "add", name, path, code=1)
     shown = json.loads(command.done("dataset", "show", name, "--json"))

@@ -30,7 +30,7 @@ def held_ingest(stack: "Stack") -> Iterator[None]:
 
 @pytest.fixture
 def held_tokenizer(stack: "Stack") -> Iterator[None]:
-    """The worker takes a task and gets nowhere with it: its child is stopped."""
+    """Yield the worker takes a task and gets nowhere with it: its child is stopped."""
     (child,) = children(stack.facts["pids"]["tokenizer-1"], "services.tokenizer.worker.child")
     os.kill(child, signal.SIGSTOP)
     yield
@@ -39,7 +39,7 @@ def held_tokenizer(stack: "Stack") -> Iterator[None]:
 
 
 def begin(client: polytok.Client, dataset: str, model: str, path: pathlib.Path) -> None:
-    """Has a tokenization made of a new dataset; returns once a worker is at it."""
+    """Have a tokenization made of a new dataset; returns once a worker is at it."""
     client.datasets.create(dataset, files=path)
     client.datasets.wait(dataset, timeout=120)
     client.tokenizations.create(dataset, model)
@@ -49,7 +49,7 @@ def begin(client: polytok.Client, dataset: str, model: str, path: pathlib.Path) 
 
 
 def children(pid: int, module: str) -> list[int]:
-    """The children of a process that run a module."""
+    """Return the children of a process that run a module."""
     found = [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [child for child in found if module in pathlib.Path(f"/proc/{child}/cmdline").read_text().split("\0")]
 

@@ -28,26 +28,26 @@ async def catalog(
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
 ) -> AsyncIterator[harness.CatalogHarness]:
-    """A catalog that serves, and its stubs."""
+    """Yield a catalog that serves, and its stubs."""
     async with harness.run_catalog(database, migrated_database_settings, messaging_settings, storage) as running:
         yield running
 
 
 @pytest.fixture
 def worker(catalog: harness.CatalogHarness) -> harness.FakeWorker:
-    """A worker that does what a test tells it to."""
+    """Return a worker that does what a test tells it to."""
     return harness.FakeWorker(catalog)
 
 
 @pytest.fixture
 def runner(catalog: harness.CatalogHarness) -> TaskRunner:
-    """A worker that does tasks as a real one does."""
+    """Return a worker that does tasks as a real one does."""
     return TaskRunner(catalog)
 
 
 @pytest.fixture
 async def docs(catalog: harness.CatalogHarness, runner: TaskRunner, tmp_path: pathlib.Path) -> harness.CatalogHarness:
-    """A dataset of several shards, and two models of one tokenizer."""
+    """Return a dataset of several shards, and two models of one tokenizer."""
     texts = [f"{text} Number {number}." for number, text in enumerate(samples.TEXTS * 2)]
     source = samples.write_jsonl(tmp_path / "docs.jsonl", [*texts, *texts[:5]])
     created = await catalog.create_dataset("docs", source=harness.file_source(str(source)))

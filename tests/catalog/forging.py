@@ -21,7 +21,7 @@ _records, _files = tables.dataset_tokenizations, tables.tokenization_files
 
 
 def findings(catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, raw: str) -> list[str]:
-    """What a verification of every document finds, as kinds and files."""
+    """Return what a verification of every document finds, as kinds and files."""
     task = answers_pb2.VerifyTask(
         tokenized_path=record.tokenized_path, manifest_digest=record.manifest_digest, raw_path=raw, every_document=True
     )
@@ -32,7 +32,7 @@ def findings(catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokeniza
 
 
 async def forge_ids(catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, place: int) -> str:
-    """Changes one id of one of the Arrow files, and gives the file's name."""
+    """Change one id of one of the Arrow files, and return the file's name."""
     folder = pathlib.Path(record.tokenized_path)
     manifest = json.loads((folder / "polytok.json").read_text())
     file = manifest["files"][place]
@@ -56,7 +56,7 @@ async def forge_ids(catalog: harness.CatalogHarness, record: tokenizations_pb2.T
 async def forge_manifest(
     catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Changes the manifest, and its digest wherever that is told."""
+    """Change the manifest, and its digest wherever that is told."""
     folder = pathlib.Path(record.tokenized_path)
     manifest = json.loads((folder / "polytok.json").read_text())
     change(manifest)

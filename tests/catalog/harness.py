@@ -58,13 +58,13 @@ class CatalogHarness:
         self.leases = cast("Any", leases_pb2_grpc.LeaseServiceStub(self.channel))
 
     async def create_dataset(self, name: str, **fields: Any) -> datasets_pb2.Dataset:
-        """Registers a dataset of one file, or of what is given."""
+        """Register a dataset of one file, or of what is given."""
         fields.setdefault("source", file_source())
         request = datasets_pb2.CreateDatasetRequest(dataset_id=name, dataset=datasets_pb2.Dataset(**fields))
         return await self.datasets.CreateDataset(request)
 
     async def create_model(self, name: str, **fields: Any) -> models_pb2.Model:
-        """Registers a model."""
+        """Register a model."""
         fields.setdefault("repo_id", f"/models/{name}")
         request = models_pb2.CreateModelRequest(model_id=name, model=models_pb2.Model(**fields))
         return await self.models.CreateModel(request)
@@ -72,7 +72,7 @@ class CatalogHarness:
     async def tokenize(
         self, dataset: str, model: str, variant: str = "", **parameters: Any
     ) -> tokenizations_pb2.Tokenization:
-        """Starts a tokenization."""
+        """Start a tokenization."""
         return await self.tokenizations.CreateTokenization(
             tokenizations_pb2.CreateTokenizationRequest(
                 parent=f"datasets/{dataset}",
@@ -83,11 +83,11 @@ class CatalogHarness:
         )
 
     async def tokenization(self, name: str) -> tokenizations_pb2.Tokenization:
-        """Reads a tokenization."""
+        """Read a tokenization."""
         return await self.tokenizations.GetTokenization(tokenizations_pb2.GetTokenizationRequest(name=name))
 
     async def dataset(self, name: str) -> datasets_pb2.Dataset:
-        """Reads a dataset."""
+        """Read a dataset."""
         return await self.datasets.GetDataset(datasets_pb2.GetDatasetRequest(name=f"datasets/{name}"))
 
     async def count(self, table: sa.Table) -> int:
@@ -97,7 +97,7 @@ class CatalogHarness:
 
 
 def fingerprint(tokenizer: str) -> str:
-    """What stands for the content of a tokenizer."""
+    """Return what stands for the content of a tokenizer."""
     return hashlib.sha256(tokenizer.encode()).hexdigest()
 
 
@@ -108,7 +108,7 @@ async def run_catalog(
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
 ) -> AsyncIterator[CatalogHarness]:
-    """Runs a catalog."""
+    """Run a catalog."""
     catalog = CatalogApp(
         database=database_settings,
         messages=messaging_settings,
@@ -123,13 +123,13 @@ async def run_catalog(
 
 
 def file_source(*uris: str, **fields: Any) -> datasets_pb2.DatasetSource:
-    """A source of files."""
+    """Return a source of files."""
     return datasets_pb2.DatasetSource(files=datasets_pb2.FileSource(uris=uris or ["/corpus/docs.jsonl"], **fields))
 
 
 @contextlib.asynccontextmanager
 async def expect_error(kind: type[errors.PolytokError], reason: str) -> AsyncIterator[list[errors.PolytokError]]:
-    """Expects a call to fail, and gives the error as a client raises it."""
+    """Expect a call to fail, and return the error as a client raises it."""
     caught: list[errors.PolytokError] = []
     try:
         yield caught
@@ -150,7 +150,7 @@ class FakeWorker:
         self.name = f"fake-worker-{uuid.uuid4().hex[:8]}"
 
     async def due(self, job: str) -> list[uuid.UUID]:
-        """The tasks of a job that nobody has."""
+        """Return the tasks of a job that nobody has."""
         tasks = tables.jobs.tasks
         statement = (
             sa.select(tasks.c.id)
@@ -161,7 +161,7 @@ class FakeWorker:
             return list((await conn.execute(statement)).scalars())
 
     async def take(self, job: str) -> "LeasedTask":
-        """Leases the next task of a job."""
+        """Lease the next task of a job."""
         task_id = (await self.due(job))[0]
         lease = await self.catalog.leases.AcquireLease(
             leases_pb2.AcquireLeaseRequest(task_id=str(task_id), worker=self.name, request_id=str(uuid.uuid4()))
@@ -169,7 +169,7 @@ class FakeWorker:
         return LeasedTask(self.catalog, str(task_id), lease)
 
     async def ingest(self, name: str, columns: list[tuple[str, str]] | None = None, rows: int = 3) -> None:
-        """Makes a dataset READY."""
+        """Make a dataset READY."""
         job = (await self.catalog.dataset(name)).job
         plan = await self.take(job)
         part = tasks_pb2.IngestPart(file=tasks_pb2.FilePart(uri="/corpus/docs.jsonl", size_bytes=10))
@@ -202,7 +202,7 @@ class FakeWorker:
         tokenizer: str = "",
         **found: Any,
     ) -> None:
-        """Makes a model READY; `tokenizer` names its tokenizer's content, which is its own by default."""
+        """Make a model READY; `tokenizer` names its tokenizer's content, which is its own by default."""
         model = await self.catalog.models.GetModel(models_pb2.GetModelRequest(name=f"models/{name}"))
         leased = await self.take(model.job)
         await leased.complete(
@@ -223,19 +223,19 @@ class FakeWorker:
         )
 
     async def tokenize_shard(self, job: str) -> "LeasedTask":
-        """Ends the next shard of a tokenization well."""
+        """End the next shard of a tokenization well."""
         leased = await self.take(job)
         await leased.complete(leased.shard_result())
         return leased
 
     async def publish(self, job: str) -> "LeasedTask":
-        """Ends the last task of a tokenization well."""
+        """End the last task of a tokenization well."""
         leased = await self.take(job)
         await leased.complete(leased.publication())
         return leased
 
     async def finish(self, tokenization: tokenizations_pb2.Tokenization) -> None:
-        """Makes a tokenization READY."""
+        """Make a tokenization READY."""
         while len(await self.due(tokenization.job)) > 0:
             leased = await self.take(tokenization.job)
             await leased.complete(
@@ -253,19 +253,19 @@ class LeasedTask:
         self.tag = f"{task_id.replace('-', '')[:12]}-e{lease.epoch}"
 
     def payload(self, expected: type[M]) -> M:
-        """What is to be done."""
+        """Return what is to be done."""
         message = expected()
         assert self.lease.payload.Unpack(message)
         return message
 
     def stage(self, folder: str, name: str, data: bytes) -> tasks_pb2.StagedFile:
-        """Writes a small file under an epoch's name."""
+        """Write a small file under an epoch's name."""
         key = f"{folder}/{name}.{self.tag}"
         digest = self.catalog.storage.write_bytes(key, data)
         return tasks_pb2.StagedFile(staged_key=key, final_key=f"{folder}/{name}", sha256=digest)
 
     def shard_result(self) -> tokenizer_tasks_pb2.TokenizeShardResult:
-        """The result of a shard, its file written."""
+        """Return the result of a shard, its file written."""
         task = self.payload(tokenizer_tasks_pb2.TokenizeShardTask)
         key = f"{task.tokenized_key}/shard-{task.ordinal:05d}-of-{task.count:05d}-{self.tag}.arrow"
         digest = self.catalog.storage.write_bytes(key, b"token ids")
@@ -275,7 +275,7 @@ class LeasedTask:
         )
 
     def publication(self) -> tokenizer_tasks_pb2.PublishTokenizationResult:
-        """The result of the last task, its files staged."""
+        """Return the result of the last task, its files staged."""
         task = self.payload(tokenizer_tasks_pb2.PublishTokenizationTask)
         names = ("state.json", "dataset_info.json", "polytok.json")
         return tokenizer_tasks_pb2.PublishTokenizationResult(
@@ -287,14 +287,14 @@ class LeasedTask:
         )
 
     async def extend(self, done: int, total: int) -> None:
-        """Reports progress."""
+        """Report progress."""
         progress = leases_pb2.TaskProgress(done=done, total=total)
         await self.catalog.leases.ExtendLease(
             leases_pb2.ExtendLeaseRequest(task_id=self.task_id, epoch=self.lease.epoch, progress=progress)
         )
 
     async def complete(self, result: Message) -> None:
-        """Ends the task well; a result that is refused ends it badly, as it does in a real worker."""
+        """End the task well; a result that is refused ends it badly, as it does in a real worker."""
         packed = any_pb2.Any()
         packed.Pack(result)
         request = leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
@@ -307,11 +307,11 @@ class LeasedTask:
             await self.fail(refusal.reason, refusal.message, retryable=refusal.retryable)
 
     async def fail(self, reason: str, message: str, *, retryable: bool = False) -> bool:
-        """Ends the attempt badly."""
+        """End the attempt badly."""
         return await self.fail_as(errors.Internal(message, reason=reason, retryable=retryable))
 
     async def fail_as(self, error: errors.PolytokError) -> bool:
-        """Ends the attempt with an error, as a worker tells it."""
+        """End the attempt with an error, as a worker tells it."""
         answer = await self.catalog.leases.FailTask(
             leases_pb2.FailTaskRequest(
                 task_id=self.task_id, epoch=self.lease.epoch, error=failures.to_task_error(error)
@@ -321,6 +321,6 @@ class LeasedTask:
 
 
 def as_error(error: BaseException) -> errors.PolytokError:
-    """The error of a failed call, as a client raises it."""
+    """Return the error of a failed call, as a client raises it."""
     assert isinstance(error, grpc.aio.AioRpcError), error
     return channels.from_rpc_error(error)

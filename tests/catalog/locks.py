@@ -13,7 +13,7 @@ _WAITING = sa.text(
 
 
 async def queued(catalog: harness.CatalogHarness, count: int) -> None:
-    """Returns once so many transactions wait for a lock."""
+    """Return once so many transactions wait for a lock."""
     async with asyncio.timeout(60):
         while True:
             async with catalog.database.connection() as conn:

@@ -28,11 +28,11 @@ class TaskRunner(harness.FakeWorker):
         }
 
     async def step(self, job: str) -> None:
-        """Does the next task of a job."""
+        """Do the next task of a job."""
         await self.end(await self.take(job))
 
     async def end(self, leased: harness.LeasedTask) -> None:
-        """Does a task that is held, and ends it."""
+        """Do a task that is held, and end it."""
         self.done.append(leased.lease.kind)
         try:
             result = await self.result(leased)
@@ -42,7 +42,7 @@ class TaskRunner(harness.FakeWorker):
             await leased.complete(result)
 
     async def result(self, leased: harness.LeasedTask) -> Message:
-        """Does a task that is held, and no more than to report what is to be kept on the way."""
+        """Do a task that is held, and no more than to report what is to be kept on the way."""
         events: list[messages_pb2.TaskEvent] = []
         context = TaskContext(leased.task_id, leased.lease.epoch, b"", events.append)
         payload = any_pb2.Any()
@@ -55,7 +55,7 @@ class TaskRunner(harness.FakeWorker):
         return result
 
     async def run_until(self, job: str, kind: str) -> None:
-        """Does a job up to a kind of task."""
+        """Do a job up to a kind of task."""
         tasks = tables.jobs.tasks
         while True:
             async with self.catalog.database.connection() as conn:
@@ -65,6 +65,6 @@ class TaskRunner(harness.FakeWorker):
             await self.step(job)
 
     async def run(self, job: str) -> None:
-        """Does all of a job."""
+        """Do all of a job."""
         while await self.due(job):
             await self.step(job)

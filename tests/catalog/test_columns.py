@@ -137,7 +137,7 @@ JSON = str(pa.json_())
 
 
 def of_json(*chats: str, **columns: str) -> records.Dataset:
-    """A dataset of which some columns of JSON hold conversations."""
+    """Return a dataset of which some columns of JSON hold conversations."""
     found = domain.dataset(**columns)
     listed = [{**each, "content": "CONVERSATIONS"} if each["name"] in chats else each for each in found.columns]
     return dataclasses.replace(found, columns=listed)

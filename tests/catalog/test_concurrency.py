@@ -95,7 +95,7 @@ async def _work(catalog, hand, chance, alone):
 
 
 async def _calm(catalog):
-    """Ends what goes on; a task that a worker left behind goes with the cancel."""
+    """End what goes on; a task that a worker left behind goes with the cancel."""
     for name in ("a", "b"):
         await _tolerant(catalog.datasets.CancelDataset(_of(datasets_pb2.CancelDatasetRequest, name)))
         request = tokenizations_pb2.CancelTokenizationRequest(name=f"datasets/{name}/tokenizations/gpt2")
@@ -103,7 +103,7 @@ async def _calm(catalog):
 
 
 async def _make(catalog, worker, name):
-    """Brings a dataset and its tokenization to READY, whatever the storm made of them."""
+    """Bring a dataset and its tokenization to READY, whatever the storm made of them."""
     dataset = await catalog.create_dataset(name)
     if dataset.state == datasets_pb2.Dataset.STATE_CANCELLED:
         await catalog.datasets.RetryDataset(_of(datasets_pb2.RetryDatasetRequest, name))

@@ -16,7 +16,7 @@ NAME = "datasets/docs/tokenizations/small"
 
 
 def made(kind: type[errors.PolytokError]) -> errors.PolytokError:
-    """An error of a class with all that an error has; nobody tries again."""
+    """Return an error of a class with all that an error has; nobody tries again."""
     return kind(
         "It is so.",
         reason="COLUMN_INVALID",
@@ -27,7 +27,7 @@ def made(kind: type[errors.PolytokError]) -> errors.PolytokError:
 
 
 def check(record: Any, sent: errors.PolytokError) -> None:
-    """Checks what a client raises and what the command line prints for a record."""
+    """Check what a client raises and what the command line prints for a record."""
     assert (record.error_reason, record.error_message) == (sent.reason, sent.message)
     with pytest.raises(errors.PolytokError) as caught:
         watch_stream.ready(record)

@@ -12,7 +12,7 @@ from services.records.garbage_collection import GarbageCollector
 
 @pytest.fixture
 async def ready(catalog, worker):
-    """A catalog with a tokenization that is READY."""
+    """Return a catalog with a tokenization that is READY."""
     await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
     await worker.ingest("docs")

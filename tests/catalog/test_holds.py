@@ -15,7 +15,7 @@ NAME = "datasets/docs/tokenizations/gpt2"
 
 @pytest.fixture
 async def made(catalog, worker):
-    """A READY tokenization."""
+    """Return a READY tokenization."""
     await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
     await worker.ingest("docs")

@@ -31,7 +31,7 @@ TEXTS = [*(f"{text} Number {number}." for number, text in enumerate(samples.TEXT
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Wrong]:
-    """The fast engines that workers make: each is wrong about zebras, and no proof but every sample shows it."""
+    """Return the fast engines that workers make: each is wrong about zebras, and no proof but every sample shows it."""
     found: list[Wrong] = []
 
     def make(tokenizer: Any, content: str, parallel: bool) -> Wrong:
@@ -51,7 +51,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> list[Wrong]
 async def zebras(
     made: list[Wrong], catalog: harness.CatalogHarness, runner: TaskRunner, tmp_path: pathlib.Path
 ) -> harness.CatalogHarness:
-    """A dataset of several shards, of which the last but one or so has a zebra, and a model."""
+    """Return a dataset of several shards, of which the last but one or so has a zebra, and a model."""
     source = samples.write_jsonl(tmp_path / "docs.jsonl", TEXTS)
     await runner.run((await catalog.create_dataset("docs", source=harness.file_source(str(source)))).job)
     folder = samples.write_model(tmp_path / "small")

@@ -95,7 +95,7 @@ async def test_without_nats_it_serves_all_the_same(database, migrated_database_s
 
 @pytest.fixture
 def unused_port():
-    """A port that nobody listens on."""
+    """Return a port that nobody listens on."""
     from services.embedded import ports
 
     return ports.free_port()

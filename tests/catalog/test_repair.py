@@ -129,7 +129,7 @@ def _links(record: tokenizations_pb2.Tokenization) -> list[str]:
 
 
 def _link(record: tokenizations_pb2.Tokenization, target: pathlib.Path) -> None:
-    """Moves the folder elsewhere, and leaves a link to it."""
+    """Move the folder elsewhere, and leave a link to it."""
     folder = pathlib.Path(record.tokenized_path)
     folder.rename(target)
     folder.symlink_to(target)

@@ -13,7 +13,7 @@ from tests.support.messages import check_names
 
 @pytest.fixture
 async def ready(catalog, worker):
-    """A catalog with a dataset and a model that are READY."""
+    """Return a catalog with a dataset and a model that are READY."""
     await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
     await worker.ingest("docs")

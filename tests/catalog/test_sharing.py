@@ -27,7 +27,7 @@ def _name(model: str) -> str:
 
 @pytest.fixture
 async def models(catalog, worker):
-    """A catalog with a dataset, three models of one tokenizer, and one of another."""
+    """Return a catalog with a dataset, three models of one tokenizer, and one of another."""
     await catalog.create_dataset("docs")
     await worker.ingest("docs")
     for model in MODELS:
@@ -40,7 +40,7 @@ async def models(catalog, worker):
 
 @pytest.fixture
 async def ready(models, worker):
-    """The first of them tokenized."""
+    """Return the first of them tokenized."""
     await worker.finish(await models.tokenize("docs", "gpt2"))
     return models
 
@@ -55,7 +55,7 @@ async def _settled(catalog, model: str, wanted: int) -> tokenizations_pb2.Tokeni
 
 
 async def _at_work(catalog, models: Sequence[str]) -> tokenizations_pb2.Tokenization:
-    """The first of them that has a job."""
+    """Return the first of them that has a job."""
     async with asyncio.timeout(60):
         while True:
             for model in models:

@@ -14,7 +14,7 @@ ALL = {"packing": {}, "shuffle_seed": 3, "filters": {"drop_duplicates": True}}
 
 @pytest.fixture
 async def ready(catalog, worker):
-    """A catalog with a dataset of one raw shard and a model."""
+    """Return a catalog with a dataset of one raw shard and a model."""
     await catalog.create_dataset("docs")
     await worker.ingest("docs", rows=5)
     await catalog.create_model("gpt2")
@@ -39,7 +39,7 @@ class Staged:
         return documents
 
     async def arrange(self, **found):
-        """Takes `tokenize.arrange`, and answers with this."""
+        """Take `tokenize.arrange`, and return with this."""
         leased = await self.worker.take(self.job)
         assert leased.lease.kind == "tokenize.arrange"
         task = leased.payload(stages_pb2.ArrangeTask)
@@ -48,7 +48,7 @@ class Staged:
         return task, key
 
     async def each(self, kind, count, answer):
-        """Takes all tasks of a stage; the answer is made of the task's place."""
+        """Take all tasks of a stage; the answer is made of the task's place."""
         leased = [await self.worker.take(self.job) for _ in range(count)]
         tasks = [each.payload(stages_pb2.ArrangedTask) for each in leased]
         assert {each.lease.kind for each in leased} == {f"tokenize.{kind}"}

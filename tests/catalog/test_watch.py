@@ -21,7 +21,7 @@ NAME = "datasets/docs/tokenizations/gpt2"
 
 @pytest.fixture
 async def ready(catalog, worker):
-    """A catalog with a dataset and a model that are READY."""
+    """Return a catalog with a dataset and a model that are READY."""
     await catalog.create_dataset("docs")
     await catalog.create_model("gpt2")
     await worker.ingest("docs")
@@ -35,7 +35,7 @@ def _watch(catalog, name=NAME):
 
 
 async def _until(stream, condition):
-    """Reads on until the condition holds."""
+    """Read on until the condition holds."""
     async with asyncio.timeout(60):
         while True:
             message = (await anext(stream)).tokenization

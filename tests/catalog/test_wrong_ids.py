@@ -83,7 +83,7 @@ def _contents(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def _swap(folder: pathlib.Path) -> tuple[str, str]:
-    """Puts two files in each other's place, and one beside them that is nobody's."""
+    """Put two files in each other's place, and one beside them that is nobody's."""
     first, second, *_ = sorted(folder.glob("*.arrow"))
     shutil.copy(first, folder / "aside")
     shutil.copy(second, first)

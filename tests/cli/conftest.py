@@ -44,7 +44,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process, with no stack to find."""
+    """Run a command line in this process, with no stack to find."""
     monkeypatch.setenv("POLYTOK_HOME", "/nonexistent")
     monkeypatch.delenv("POLYTOK_CATALOG_ADDRESS", raising=False)
 
@@ -58,14 +58,14 @@ def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def polytok_(here: Run, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in this process, where the session's stack is found by its home."""
+    """Run a command line in this process, where the session's stack is found by its home."""
     monkeypatch.setenv("POLYTOK_HOME", str(stack.home))
     return here
 
 
 @pytest.fixture
 def process(stack: Stack) -> Run:
-    """Runs a command line as a process."""
+    """Run a command line as a process."""
 
     def run(*arguments: str | pathlib.Path) -> Result:
         program = pathlib.Path(sys.executable).with_name("polytok")
@@ -84,7 +84,7 @@ def documents(tmp_path: pathlib.Path) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def ready(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The ids of a dataset and a model that are READY; tests leave them be."""
+    """Return the ids of a dataset and a model that are READY; tests leave them be."""
     dataset, model = samples.unique("docs"), samples.unique("model")
     folder = tmp_path_factory.mktemp("material")
     with polytok.Client(stack.catalog_address) as client:

@@ -32,7 +32,7 @@ def jsonl(path: pathlib.Path, rows: list[dict[str, Any]]) -> pathlib.Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A model whose tokenizer has a chat template."""
+    """Return a model whose tokenizer has a chat template."""
     folder = samples.write_model(tmp_path_factory.mktemp("chat-model"))
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": TEMPLATE, "model_max_length": 512}))

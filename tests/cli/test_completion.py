@@ -19,7 +19,7 @@ SAE = {"hook": HOOK, "architecture": "topk", "d_sae": 64, "k": 4}
 
 
 def offered(stack: "Stack", line: str) -> set[str]:
-    """What bash offers behind a line."""
+    """Return what bash offers behind a line."""
     program = pathlib.Path(sys.executable).with_name("polytok")
     asked = {"_POLYTOK_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
     done = subprocess.run([program], capture_output=True, text=True, check=False, env={**stack.env, **asked})
@@ -28,7 +28,7 @@ def offered(stack: "Stack", line: str) -> set[str]:
 
 
 def assert_offered(stack: "Stack", line: str, wanted: set[str], *, alone: bool = False) -> None:
-    """Awaits what is wanted: a shell does not wait for a stack that is busy, and is offered nothing then."""
+    """Await what is wanted: a shell does not wait for a stack that is busy, and is offered nothing then."""
 
     def is_offered() -> bool:
         found = offered(stack, line)

@@ -15,7 +15,7 @@ COMMANDS = re.findall(r"^\$ polytok (tokenize docs -m gpt2 .+)$", PAGE, re.MULTI
 
 
 def made_small(command: str, dataset: str, model: str) -> list[str]:
-    """The command for the tests' dataset and model, whose sequences are short."""
+    """Return the command for the tests' dataset and model, whose sequences are short."""
     small = command.replace("--max-length 512", "--max-length 24").replace("--stride 64", "--stride 4")
     return shlex.split(small.replace("tokenize docs -m gpt2", f"tokenize {dataset} -m {model}"))
 

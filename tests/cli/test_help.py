@@ -52,7 +52,7 @@ def test_every_command_explains_itself(here: Run, command: tuple[str, ...]) -> N
 
 
 def every_command(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words of each command and group of commands."""
+    """Yield the words of each command and group of commands."""
     yield path
     for name, command in getattr(group, "commands", {}).items():
         yield from every_command(command, (*path, name))

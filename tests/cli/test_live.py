@@ -62,7 +62,7 @@ def test_bars_beside_json(stack: "Stack", documents: pathlib.Path) -> None:
 
 @pytest.fixture
 def idle_ingest(stack: "Stack") -> Iterator[None]:
-    """The ingest worker takes no task for as long as the test runs."""
+    """Yield the ingest worker takes no task for as long as the test runs."""
     worker = stack.facts["pids"]["ingest"]
     os.kill(worker, signal.SIGSTOP)
     yield

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def made(polytok_: Run, ready: tuple[str, str]) -> Iterator[tuple[str, pathlib.Path]]:
-    """A READY tokenization of the test's own, and its folder."""
+    """Yield a READY tokenization of the test's own, and its folder."""
     dataset, model = ready
     variant = samples.unique("v")
     command = ("tokenize", dataset, "-m", model, "--variant", variant, "--max-length", "16", "--watch", "--json")

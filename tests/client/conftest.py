@@ -40,7 +40,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def ready(stack: Stack, model_folder: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The ids of a dataset and a model that are READY; tests leave them be."""
+    """Return the ids of a dataset and a model that are READY; tests leave them be."""
     dataset, model = samples.unique("docs"), samples.unique("model")
     path = samples.write_jsonl(tmp_path_factory.mktemp("docs") / "docs.jsonl")
     with polytok.Client(stack.catalog_address) as client:

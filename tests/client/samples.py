@@ -10,19 +10,19 @@ TEXTS = [f"Document {number} tells of the sea, the wind and {number * 7} ships.\
 
 
 def unique(prefix: str) -> str:
-    """An id that no other test uses."""
+    """Return an id that no other test uses."""
     return f"{prefix}-{uuid.uuid4().hex[:8]}"
 
 
 def write_jsonl(path: pathlib.Path, texts: list[str] | None = None) -> pathlib.Path:
-    """A file of documents."""
+    """Return a file of documents."""
     rows = [{"text": text, "number": number} for number, text in enumerate(TEXTS if texts is None else texts)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
-    """A model folder in the Hugging Face layout: a byte-level BPE tokenizer and a configuration."""
+    """Return a model folder in the Hugging Face layout: a byte-level BPE tokenizer and a configuration."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -17,7 +17,7 @@ SAE = {"hook": "blocks.0.hook_resid_post", "architecture": "topk", "d_sae": 64}
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client whose services are not there; whatever asks one of them ends in Unavailable."""
+    """Yield a client whose services are not there; whatever asks one of them ends in Unavailable."""
     for service in ("TOKENIZER", "EXTRACTOR", "TRAINER"):
         monkeypatch.setenv(f"POLYTOK_{service}_ADDRESS", "127.0.0.1:1")
     with polytok.Client("127.0.0.1:1", timeout=1, patience=0) as client:

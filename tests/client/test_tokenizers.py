@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def home(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the stack's facts are found."""
+    """Return where the stack's facts are found."""
     monkeypatch.setenv("POLYTOK_HOME", str(stack.home))
 
 

@@ -27,7 +27,7 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="module", params=demo_models.RECIPES, ids=[recipe.model_id for recipe in demo_models.RECIPES])
 def made(request: pytest.FixtureRequest, texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A recipe, its trained tokenizer and the folder that it was saved to."""
+    """Return a recipe, its trained tokenizer and the folder that it was saved to."""
     recipe: demo_models.Recipe = request.param
     folder = tmp_path_factory.mktemp("models") / recipe.model_id
     tokenizer = recipe.train(texts)

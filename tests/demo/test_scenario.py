@@ -19,7 +19,7 @@ PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
 
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
-    """A home of its own, which does not exist yet."""
+    """Yield a home of its own, which does not exist yet."""
     with stacks.new_home() as home:
         found = {**os.environ, "POLYTOK_HOME": str(home)}
         found.pop("POLYTOK_CATALOG_ADDRESS", None)

@@ -28,7 +28,7 @@ exec cat /proc/self/status
 
 @pytest.fixture
 def open_folder() -> Iterator[pathlib.Path]:
-    """A folder that everybody can reach, unlike pytest's."""
+    """Yield a folder that everybody can reach, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="polytok-test-") as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -36,7 +36,7 @@ def open_folder() -> Iterator[pathlib.Path]:
 
 
 def program_in(folder: pathlib.Path) -> tuple[str, str]:
-    """Puts the program, and a folder of the OWNER's, into `folder`; returns both."""
+    """Put the program, and a folder of the OWNER's, into `folder`; returns both."""
     program, owned = folder / "program", folder / "owned"
     program.write_text(PROGRAM)
     program.chmod(0o755)

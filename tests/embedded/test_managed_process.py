@@ -74,7 +74,7 @@ async def kept(tmp_path: pathlib.Path) -> AsyncIterator[Kept]:
 
 
 async def reached(kept: Kept, *words: str) -> str:
-    """Waits for a report that has all the words; returns the first."""
+    """Wait for a report that has all the words; return the first."""
 
     def found() -> list[str]:
         return [line for line in kept.reports if all(word in line for word in words)]

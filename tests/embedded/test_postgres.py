@@ -27,7 +27,7 @@ def server_in(folder: pathlib.Path, *, durable: bool = False) -> Postgres:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with a cluster in it, never started."""
+    """Return a folder with a cluster in it, never started."""
     folder = tmp_path_factory.mktemp("made") / "postgres"
     server_in(folder)
     return folder
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def folder(made: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A copy of `made` that a test may use and break."""
+    """Yield a copy of `made` that a test may use and break."""
     with tempfile.TemporaryDirectory(prefix="polytok-test-") as name:
         subprocess.run(["cp", "-a", made, name], check=True)
         yield pathlib.Path(name, "postgres")

@@ -32,13 +32,13 @@ def serves(address: str) -> bool:
 
 
 def whole(stack: stacks.Stack) -> dict[str, Any]:
-    """What the stack tells once all of it runs."""
+    """Return what the stack tells once all of it runs."""
     await_condition(stack.is_complete, "what starts late has come up", seconds=stacks.START_SECONDS)
     return stack.facts
 
 
 def ended(home: pathlib.Path) -> None:
-    """Waits until nothing of the stack is left; the kernel ends a process a moment after its parent hears of it."""
+    """Wait until nothing of the stack is left; the kernel ends a process a moment after its parent hears of it."""
     await_condition(lambda: processes.using(home) == [], "every process of the stack has ended")
 
 

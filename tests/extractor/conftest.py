@@ -23,7 +23,7 @@ async def catalog(
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
 ) -> AsyncIterator[catalog_harness.CatalogHarness]:
-    """A catalog with a dataset and a model that are READY, and no tokenization."""
+    """Yield a catalog with a dataset and a model that are READY, and no tokenization."""
     from tests.catalog import harness as catalog_harness
 
     async with catalog_harness.run_catalog(
@@ -44,7 +44,7 @@ async def extractor(
     messaging_settings: settings.MessagingSettings,
     storage: storages.Storage,
 ) -> AsyncIterator[harness.ExtractorHarness]:
-    """An extractor that serves beside the catalog."""
+    """Yield an extractor that serves beside the catalog."""
     from services.extractor.server.migrations.schema import runner
     from tests.extractor import harness
 
@@ -55,7 +55,7 @@ async def extractor(
 
 @pytest.fixture
 async def tokenized(catalog: catalog_harness.CatalogHarness) -> str:
-    """The name of a READY tokenization."""
+    """Return the name of a READY tokenization."""
     from tests.catalog import harness as catalog_harness
 
     created = await catalog.tokenize("docs", "gpt2", max_length=32)

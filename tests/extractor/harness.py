@@ -46,7 +46,7 @@ class ExtractorHarness:
         self.leases = cast("Any", leases_pb2_grpc.LeaseServiceStub(self.channel))
 
     async def create(self, name: str = "", request_id: str = "", **parameters: Any) -> extractions_pb2.Extraction:
-        """Starts an extraction of one hook, or of what is given."""
+        """Start an extraction of one hook, or of what is given."""
         of = {field: parameters.pop(field, value) for field, value in (("dataset", "docs"), ("model", "gpt2"))}
         parameters.setdefault("hooks", [HOOK])
         parameters.setdefault("context_size", 8)
@@ -61,19 +61,19 @@ class ExtractorHarness:
         return await self.stub.CreateExtraction(request)
 
     async def get(self, name: str) -> extractions_pb2.Extraction:
-        """Reads an extraction."""
+        """Read an extraction."""
         return await self.stub.GetExtraction(extractions_pb2.GetExtractionRequest(name=name))
 
     async def cancel(self, name: str) -> extractions_pb2.Extraction:
-        """Stops an extraction."""
+        """Stop an extraction."""
         return await self.stub.CancelExtraction(extractions_pb2.CancelExtractionRequest(name=name))
 
     async def retry(self, name: str) -> extractions_pb2.Extraction:
-        """Extracts again."""
+        """Extract again."""
         return await self.stub.RetryExtraction(extractions_pb2.RetryExtractionRequest(name=name))
 
     async def delete(self, name: str, **fields: Any) -> None:
-        """Deletes an extraction."""
+        """Delete an extraction."""
         await self.stub.DeleteExtraction(extractions_pb2.DeleteExtractionRequest(name=name, **fields))
 
     async def holders(self) -> list[str]:
@@ -91,7 +91,7 @@ class ExtractorHarness:
             return list((await conn.execute(statement)).scalars())
 
     async def take(self, job: str) -> "LeasedTask":
-        """Leases the next task of a job."""
+        """Lease the next task of a job."""
         tasks = tables.jobs.tasks
         statement = (
             sa.select(tasks.c.id)
@@ -107,7 +107,7 @@ class ExtractorHarness:
         return LeasedTask(self, str(task_id), lease)
 
     async def finish(self, extraction: extractions_pb2.Extraction) -> extractions_pb2.Extraction:
-        """Makes an extraction of two ranges READY."""
+        """Make an extraction of two ranges READY."""
         plan = await self.take(extraction.job)
         await plan.complete(plan.plan())
         for _ in range(2):
@@ -128,18 +128,18 @@ class LeasedTask:
         self._tag = f"{task_id.replace('-', '')[:12]}-e{lease.epoch}"
 
     def payload(self, expected: type[M]) -> M:
-        """What is to be done."""
+        """Return what is to be done."""
         message = expected()
         assert self.lease.payload.Unpack(message)
         return message
 
     def plan(self) -> tasks_pb2.PlanExtractionResult:
-        """The result of a plan: two ranges."""
+        """Return the result of a plan: two ranges."""
         ranges = [tasks_pb2.RowRange(first_row=first, num_rows=2, num_tokens=20) for first in (0, 2)]
         return tasks_pb2.PlanExtractionResult(ranges=ranges, size_bytes=100)
 
     def range(self) -> tasks_pb2.ExtractRangeResult:
-        """The result of a range, its files written."""
+        """Return the result of a range, its files written."""
         task = self.payload(tasks_pb2.ExtractRangeTask)
         key = f"{task.order.extraction_key}/activations-{task.ordinal}-{self._tag}"
         storage = self._running.storage
@@ -152,7 +152,7 @@ class LeasedTask:
         return tasks_pb2.ExtractRangeResult(files=[file], statistics=statistics, num_tokens=16, num_sequences=2)
 
     def publication(self) -> tasks_pb2.PublishExtractionResult:
-        """The result of the last task, its files staged."""
+        """Return the result of the last task, its files staged."""
         task = self.payload(tasks_pb2.PublishExtractionTask)
         folder = task.order.extraction_key
         staged = []
@@ -169,18 +169,18 @@ class LeasedTask:
         )
 
     async def complete(self, result: Message) -> None:
-        """Ends the task well."""
+        """End the task well."""
         packed = any_pb2.Any()
         packed.Pack(result)
         request = leases_pb2.CompleteTaskRequest(task_id=self.task_id, epoch=self.lease.epoch, result=packed)
         await self._running.leases.CompleteTask(request)
 
     async def fail(self, reason: str, message: str) -> None:
-        """Ends the job badly."""
+        """End the job badly."""
         await self.fail_as(errors.Internal(message, reason=reason, retryable=False))
 
     async def fail_as(self, error: errors.PolytokError) -> None:
-        """Ends the attempt with an error, as a worker tells it."""
+        """End the attempt with an error, as a worker tells it."""
         await self._running.leases.FailTask(
             leases_pb2.FailTaskRequest(
                 task_id=self.task_id, epoch=self.lease.epoch, error=failures.to_task_error(error)
@@ -195,7 +195,7 @@ async def run_extractor(
     messaging_settings: settings.MessagingSettings,
     storage: Storage,
 ) -> AsyncIterator[ExtractorHarness]:
-    """Runs an extractor."""
+    """Run an extractor."""
     extractor = ExtractorApp(
         database=database_settings,
         messages=messaging_settings,
@@ -210,7 +210,7 @@ async def run_extractor(
 
 
 async def until(condition: Any, what: str) -> None:
-    """Waits until an asynchronous condition holds."""
+    """Wait until an asynchronous condition holds."""
     try:
         async with asyncio.timeout(60):
             while not await condition():  # noqa: ASYNC110  what holds is in a database

@@ -29,7 +29,7 @@ NAMES = {
 
 
 def published(place: WorkerHarness) -> pathlib.Path:
-    """Extracts and publishes as workers and the owner do; gives the folder."""
+    """Extract and publish as workers and the owner do; return the folder."""
     order = place.order(hooks=HOOKS)
     plan = place.plan(order, range_bytes=place.plan(order).size_bytes // 2)
     found = place.publish(order, place.extract(order, plan))
@@ -44,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> WorkerHarness:
 
 @pytest.fixture
 def folder(place: WorkerHarness, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A published extraction; its blocks are much smaller than its record batches."""
+    """Return a published extraction; its blocks are much smaller than its record batches."""
     monkeypatch.setattr(file_writer, "BLOCK_BYTES", 512)
     shutil.copytree(place.storage.uri("x")[:-2], tmp_path / "storage")
     whole = WorkerHarness(damage.Damaging(str(tmp_path / "storage")), place.model, place.digest, place.files)
@@ -69,7 +69,7 @@ def test_a_bit_flipped_before_publication(place: WorkerHarness, folder: pathlib.
 
 
 def read(folder: pathlib.Path, manifest: dict[str, object]) -> list[dict[str, torch.Tensor]]:
-    """The rows of an extraction, three at a time."""
+    """Return the rows of an extraction, three at a time."""
     rows = extraction.open_extraction(folder, "extractions/e", manifest)
     assert isinstance(rows, ExtractionFiles)
     table = extraction.ExtractionTable(rows, HOOKS)

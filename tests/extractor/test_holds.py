@@ -26,7 +26,7 @@ MINE = "extractions/mine"
 
 @pytest.fixture
 async def ready(extractor, tokenized):
-    """An extraction that is READY."""
+    """Return an extraction that is READY."""
     return await extractor.finish(await extractor.create("mine"))
 
 
@@ -56,7 +56,7 @@ async def _let_go(extractor):
 
 
 async def _is_deleted(extractor):
-    """Deletes the extraction unless it is held."""
+    """Delete the extraction unless it is held."""
     try:
         await extractor.delete(MINE)
     except grpc.aio.AioRpcError as error:

@@ -26,7 +26,7 @@ RAGGED = tiny_models.rows(30, 40, 0)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """A tiny GPT-2."""
+    """Return a tiny GPT-2."""
     return tiny_models.load("gpt2", tmp_path_factory.mktemp("gpt2"))
 
 
@@ -45,7 +45,7 @@ def _extract(
 
 
 def publish(folder: pathlib.Path, files: list[str], storage_dtype: str = "float32", context_size: int = 16) -> None:
-    """Writes what makes a folder of files a dataset."""
+    """Write what makes a folder of files a dataset."""
     features = arrow_columns.features(WIDTHS, context_size, storage_dtype)
     (folder / "dataset_info.json").write_text(json.dumps({"features": features.to_dict()}))
     state = dict.fromkeys(("_fingerprint", "_format_columns", "_format_type", "_split"))
@@ -202,7 +202,7 @@ def test_a_model_in_bfloat16(tmp_path: pathlib.Path) -> None:
 
 @pytest.fixture
 def spoiled(tmp_path: pathlib.Path) -> LoadedModel:
-    """A model that gives NaN and infinity for token 40, and a large number for token 41."""
+    """Return a model that gives NaN and infinity for token 40, and a large number for token 41."""
     folder = tiny_models.save("gpt2", tmp_path / "spoiled")
     module = models.load(folder)
     with torch.no_grad():

@@ -23,7 +23,7 @@ ROWS = tiny_models.rows(64, 24, 3)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """A tiny GPT-2."""
+    """Return a tiny GPT-2."""
     return tiny_models.load("gpt2", tmp_path_factory.mktemp("model"))
 
 

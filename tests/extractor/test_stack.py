@@ -36,7 +36,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def extraction_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
-    """A stack with `docs` tokenized for `gpt2`, a model of three layers with weights."""
+    """Yield a stack with `docs` tokenized for `gpt2`, a model of three layers with weights."""
     from tests.activations import tiny_models
     from tests.client import samples as words
 
@@ -71,7 +71,7 @@ def extraction_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stack
 
 @pytest.fixture
 def client(extraction_stack: stacks.Stack) -> Iterator[polytok.Client]:
-    """A client of the stack."""
+    """Yield a client of the stack."""
     with polytok.Client(extraction_stack.catalog_address) as found:
         yield found
 
@@ -131,7 +131,7 @@ def test_the_commands(extraction_stack: stacks.Stack) -> None:
 
 
 def _ranges(extraction_stack: stacks.Stack, state: str) -> int:
-    """How many ranges of any extraction are in a state."""
+    """Return how many ranges of any extraction are in a state."""
     import asyncio
 
     import asyncpg
@@ -148,7 +148,7 @@ def _ranges(extraction_stack: stacks.Stack, state: str) -> int:
 
 
 def _child(pid: int) -> int:
-    """The process that does a worker's tasks."""
+    """Return the process that does a worker's tasks."""
     children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     assert children, "the worker has no process"
     return int(children[0])

@@ -36,7 +36,7 @@ MEANT = ("blocks.1.hook_resid_post", "blocks.1.hook_resid_pre", "blocks.1.hook_r
 
 
 def _write(folder: pathlib.Path, **changes: object) -> pathlib.Path:
-    """A model's config.json, and no weights."""
+    """Return a model's config.json, and no weights."""
     folder.mkdir(exist_ok=True)
     configuration = {"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 1000} | changes
     (folder / "config.json").write_text(json.dumps(configuration))
@@ -122,7 +122,7 @@ async def test_waiting_is_bounded(tmp_path):
 
 @pytest.fixture
 async def small(extractor, catalog, tokenized, tmp_path):
-    """A model whose folder the server reaches, tokenized for."""
+    """Return a model whose folder the server reaches, tokenized for."""
     await catalog.create_model("small", repo_id=str(_write(tmp_path / "small")))
     worker = catalog_harness.FakeWorker(catalog)
     await worker.inspect("small", context_length=64)
@@ -163,7 +163,7 @@ async def test_unknown_hooks_are_refused_at_creation(extractor, small, migrated_
 
 
 async def _known(structures, model):
-    """Waits until a server knows what a model is made of: on a busy machine that takes longer than calls wait."""
+    """Wait until a server knows what a model is made of: on a busy machine that takes longer than calls wait."""
     async with asyncio.timeout(170):
         while await structures.of(model, ODD) is None:
             pass

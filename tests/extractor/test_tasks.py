@@ -25,7 +25,7 @@ from tests.support import messages
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A workplace's folder, to be copied."""
+    """Return a workplace's folder, to be copied."""
     folder = tmp_path_factory.mktemp("made")
     worker_harness.create_worker_harness(folder)
     return folder
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 @pytest.fixture
 def place(made: pathlib.Path, tmp_path: pathlib.Path) -> WorkerHarness:
-    """A workplace of the test's own."""
+    """Return a workplace of the test's own."""
     shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     return worker_harness.create_worker_harness(tmp_path)
 

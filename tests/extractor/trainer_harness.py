@@ -28,7 +28,7 @@ class TrainerHarness:
         self.stub = cast("Any", trainings_pb2_grpc.TrainingServiceStub(self.channel))
 
     async def create(self, name: str, hook: str = harness.HOOK, **source: Any) -> trainings_pb2.Training:
-        """Starts a training on an extraction, or on what is given."""
+        """Start a training on an extraction, or on what is given."""
         request = trainings_pb2.CreateTrainingRequest(
             training_id=name,
             source=trainings_pb2.TrainingSource(**source),
@@ -38,28 +38,28 @@ class TrainerHarness:
         return await self.stub.CreateTraining(request)
 
     async def get(self, name: str) -> trainings_pb2.Training:
-        """Reads a training."""
+        """Read a training."""
         return await self.stub.GetTraining(trainings_pb2.GetTrainingRequest(name=name))
 
     async def ended(self) -> list[str]:
-        """The trainings that ended and still have to let go of something."""
+        """Return the trainings that ended and still have to let go of something."""
         async with self.trainer.database.connection() as conn:
             return [record.resource for record in await trainings.list_holders(conn, needed=False)]
 
     async def pause(self, name: str) -> trainings_pb2.Training:
-        """Has a training stop at a checkpoint."""
+        """Have a training stop at a checkpoint."""
         return await self.stub.PauseTraining(trainings_pb2.PauseTrainingRequest(name=name))
 
     async def cancel(self, name: str) -> trainings_pb2.Training:
-        """Stops a training for good."""
+        """Stop a training for good."""
         return await self.stub.CancelTraining(trainings_pb2.CancelTrainingRequest(name=name))
 
     async def retry(self, name: str) -> trainings_pb2.Training:
-        """Trains again."""
+        """Train again."""
         return await self.stub.RetryTraining(trainings_pb2.RetryTrainingRequest(name=name))
 
     async def delete(self, name: str) -> None:
-        """Deletes a training."""
+        """Delete a training."""
         await self.stub.DeleteTraining(trainings_pb2.DeleteTrainingRequest(name=name))
 
 
@@ -69,7 +69,7 @@ async def run_trainer(
     database_settings: settings.DatabaseSettings,
     messaging_settings: settings.MessagingSettings,
 ) -> AsyncIterator[TrainerHarness]:
-    """Runs a trainer."""
+    """Run a trainer."""
     trainer = TrainerApp(
         database=database_settings,
         messages=messaging_settings,

@@ -36,7 +36,7 @@ class WorkerHarness:
         self.loaded = model_cache.ModelCache()
 
     def order(self, **parameters: Any) -> tasks_pb2.ExtractionOrder:
-        """An order of one hook, or of what is given."""
+        """Return an order of one hook, or of what is given."""
         formats = {"compute_format": 1, "storage_format": 1, "nonfinite": 1}
         fields = {"hooks": ["blocks.1.hook_resid_post"], "context_size": 8} | formats | parameters
         return tasks_pb2.ExtractionOrder(
@@ -51,14 +51,14 @@ class WorkerHarness:
         )
 
     def plan(self, order: tasks_pb2.ExtractionOrder, range_bytes: int = 1 << 20) -> tasks_pb2.PlanExtractionResult:
-        """Does the first task."""
+        """Do the first task."""
         task = tasks_pb2.PlanExtractionTask(order=order, range_bytes=range_bytes)
         return plan_task.plan(task, self.storage, self.reader, self.loaded)
 
     def extract(
         self, order: tasks_pb2.ExtractionOrder, plan: tasks_pb2.PlanExtractionResult
     ) -> list[tasks_pb2.ExtractRangeResult]:
-        """Does a task for each range."""
+        """Do a task for each range."""
         return [
             range_task.extract(
                 tasks_pb2.ExtractRangeTask(order=order, range=each, ordinal=ordinal, count=len(plan.ranges)),
@@ -73,7 +73,7 @@ class WorkerHarness:
     def publish(
         self, order: tasks_pb2.ExtractionOrder, ranges: list[tasks_pb2.ExtractRangeResult]
     ) -> tasks_pb2.PublishExtractionResult:
-        """Does the last task, and gives the files their names."""
+        """Do the last task, and give the files their names."""
         task = tasks_pb2.PublishExtractionTask(order=order, ranges=ranges)
         found = publish_task.publish(task, self.storage, context(99))
         for file in found.staged_files:
@@ -82,14 +82,14 @@ class WorkerHarness:
 
 
 def context(number: int = 0) -> TaskContext:
-    """What a task is told besides its payload."""
+    """Return what a task is told besides its payload."""
     return TaskContext(f"{number:012d}-0000", 1, b"", lambda _: None)
 
 
 def create_worker_harness(
     folder: pathlib.Path, *, largest: int = tiny_models.ROWS - 1, padding: int = 0, **changes: Any
 ) -> WorkerHarness:
-    """Writes a tokenization of two files with ids up to `largest`, and a model's folder with these changes.
+    """Write a tokenization of two files with ids up to `largest`, and a model's folder with these changes.
 
     Row n begins with n tokens of padding, up to so many.
     """

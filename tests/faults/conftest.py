@@ -24,13 +24,13 @@ _WORDS = ("sea", "wind", "ship", "sail", "harbour", "tide", "lantern", "captain"
 
 @pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """Where the dataset's file and the model's tokenizer are."""
+    """Return where the dataset's file and the model's tokenizer are."""
     return tmp_path_factory.mktemp("faults")
 
 
 @pytest.fixture(scope="package")
 def breakable(folder: pathlib.Path) -> Iterator[stacks.Stack]:
-    """A stack with two tokenizer workers and a dataset of many shards."""
+    """Yield a stack with two tokenizer workers and a dataset of many shards."""
     # A fast engine is taken for little text too.
     engines = {"POLYTOK_TOKENIZER_PATIENCE_BYTES": "0", "POLYTOK_TOKENIZER_PROOFS": str(folder / "proofs")}
     environment = {**os.environ, **stack_harness.SETTINGS, **engines}
@@ -58,7 +58,7 @@ async def harness(breakable: stacks.Stack, folder: pathlib.Path) -> AsyncIterato
 
 @pytest.fixture
 async def calm(harness: stack_harness.StackHarness) -> list[list[int]]:
-    """The rows of a run without faults."""
+    """Return the rows of a run without faults."""
     return harness.ids(await harness.client.tokenizations.get(DATASET, MODEL, variant=CALM))
 
 

@@ -42,7 +42,7 @@ _STREAM = messaging.Subjects("polytok").stream
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Waits until `condition` holds."""
+    """Wait until `condition` holds."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await condition():  # noqa: ASYNC110  it is true in another process
@@ -66,7 +66,7 @@ class StackHarness:
         self.tokenizer = folder / "model"
 
     async def create(self, variant: str, **more: Any) -> Any:
-        """Asks for a tokenization, always with the same rows: the bound on documents, far above them, is each its own.
+        """Ask for a tokenization, always with the same rows: the bound on documents, far above them, is each its own.
 
         With the same parameters it would share the files of the one before it, and there would be nothing to break.
         """
@@ -74,19 +74,19 @@ class StackHarness:
         return await self.client.tokenizations.create(self.dataset, self.model, variant=variant, **asked)
 
     async def wait(self, variant: str) -> Any:
-        """The tokenization once it is READY."""
+        """Return the tokenization once it is READY."""
         return await self.client.tokenizations.wait(self.dataset, self.model, variant=variant, timeout=PATIENCE_SECONDS)
 
     def pid(self, name: str) -> int:
-        """The process id of a service of the stack; 0 while it does not run."""
+        """Return the process id of a service of the stack; 0 while it does not run."""
         return int(self.stack.facts["pids"][name])
 
     def child(self, worker: str) -> int:
-        """The process that does a worker's tasks; 0 if there is none now."""
+        """Return the process that does a worker's tasks; 0 if there is none now."""
         return child_of(self.pid(worker))
 
     async def replayed(self, variant: str, request_id: str) -> Any:
-        """Sends a request again and again until it is answered, as one does whose catalog is away for a moment."""
+        """Send a request again and again until it is answered, as one does whose catalog is away for a moment."""
         answers: list[Any] = []
 
         async def answered() -> bool:
@@ -98,13 +98,13 @@ class StackHarness:
         return answers[0]
 
     async def killed(self, name: str) -> None:
-        """Kills a service; returns once the supervisor has started another in its place."""
+        """Kill a service; returns once the supervisor has started another in its place."""
         before = self.pid(name)
         os.kill(before, signal.SIGKILL)
         await self.restarted(name, before)
 
     async def restarted(self, name: str, before: int) -> None:
-        """Waits for another process in the place of the one that was there before."""
+        """Wait for another process in the place of the one that was there before."""
 
         async def again() -> bool:
             return self.pid(name) not in (0, before)
@@ -113,7 +113,7 @@ class StackHarness:
 
     @contextlib.asynccontextmanager
     async def held(self, *workers: str) -> AsyncIterator[None]:
-        """Stops the processes that do these workers' tasks: each worker takes one task and gets nowhere with it."""
+        """Stop the processes that do these workers' tasks: each worker takes one task and gets nowhere with it."""
         stopped = []
         for worker in workers:
 
@@ -132,7 +132,7 @@ class StackHarness:
                     os.kill(child, signal.SIGCONT)
 
     async def rows(self, statement: str, *arguments: object) -> list[Any]:
-        """What the database says."""
+        """Return what the database says."""
         connection = await asyncpg.connect(self.stack.facts["database_url"])
         try:
             found: list[Any] = await connection.fetch(statement, *arguments)
@@ -141,7 +141,7 @@ class StackHarness:
             await connection.close()
 
     async def tasks(self, record: Any, state: str) -> int:
-        """How many tasks of a tokenization's job are in a state."""
+        """Return how many tasks of a tokenization's job are in a state."""
         ((count,),) = await self.rows(
             "SELECT count(*) FROM job_tasks WHERE job_id = $1::uuid AND state = $2", record.job, state
         )
@@ -156,7 +156,7 @@ class StackHarness:
         await eventually(is_so, f"{running} tasks run and {succeeded} are done")
 
     async def in_hand(self, worker: str, kind: str) -> None:
-        """Waits until a worker, and no earlier process of that name, has a task of a job of a kind."""
+        """Wait until a worker, and no earlier process of that name, has a task of a job of a kind."""
         pid = self.pid(worker)
 
         async def is_so() -> bool:
@@ -171,7 +171,7 @@ class StackHarness:
         await eventually(is_so, f"{worker} has a task of a job of kind {kind}")
 
     async def outcomes(self, record: Any) -> dict[str, int]:
-        """How the attempts of a tokenization's job ended."""
+        """Return how the attempts of a tokenization's job ended."""
         found = await self.rows(
             "SELECT outcome, count(*) FROM job_attempts JOIN job_tasks ON id = task_id WHERE job_id = $1::uuid "
             "GROUP BY outcome",
@@ -180,7 +180,7 @@ class StackHarness:
         return {str(outcome): int(count) for outcome, count in found}
 
     async def complaints(self, record: Any) -> list[str]:
-        """What went wrong with attempts that did not end well."""
+        """Return what went wrong with attempts that did not end well."""
         found = await self.rows(
             "SELECT error_reason || ': ' || error_message FROM job_attempts JOIN job_tasks ON id = task_id "
             "WHERE job_id = $1::uuid AND error_reason IS NOT NULL",
@@ -189,17 +189,17 @@ class StackHarness:
         return [str(error) for (error,) in found]
 
     def ids(self, record: Any) -> list[list[int]]:
-        """Every row of a tokenization."""
+        """Return every row of a tokenization."""
         rows: list[list[int]] = datasets.load_from_disk(record.tokenized_path)["input_ids"][:]
         return rows
 
     def texts(self) -> list[str]:
-        """Every document of the dataset, as the user's file has it."""
+        """Return every document of the dataset, as the user's file has it."""
         lines = self.corpus.read_text().splitlines()
         return [str(json.loads(line)["text"]) for line in lines]
 
     async def nothing_left_behind(self, record: Any) -> None:
-        """Waits until nothing but what the record needs is there: no file, message, outbox row or lease."""
+        """Wait until nothing but what the record needs is there: no file, message, outbox row or lease."""
         published = await self.rows("SELECT key FROM tokenization_files WHERE tokenization_id = $1", record.uid)
         wanted = {str(key).rpartition("/")[2] for (key,) in published} | _MANIFESTS
 
@@ -210,7 +210,7 @@ class StackHarness:
         await self.at_rest()
 
     async def at_rest(self) -> None:
-        """Waits until no job is under way and nothing tells of one."""
+        """Wait until no job is under way and nothing tells of one."""
 
         async def quiet() -> bool:
             ((count,),) = await self.rows(
@@ -238,7 +238,7 @@ def _is_ready(port: int) -> bool:
 
 
 def child_of(pid: int) -> int:
-    """The task process of a worker, by its process id."""
+    """Return the task process of a worker, by its process id."""
     if not pid:
         return 0
     for child in _words(f"/proc/{pid}/task/{pid}/children", " "):
@@ -248,7 +248,7 @@ def child_of(pid: int) -> int:
 
 
 def names_in(folder: str) -> set[str]:
-    """What lies in a folder; nothing if there is none."""
+    """Return what lies in a folder; nothing if there is none."""
     place = pathlib.Path(folder)
     return {entry.name for entry in place.iterdir()} if place.exists() else set()
 

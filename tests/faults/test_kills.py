@@ -19,7 +19,7 @@ Rows = list[list[int]]
 
 
 async def is_whole(harness: StackHarness, variant: str, calm: Rows, watcher: Watcher) -> dict[str, int]:
-    """Waits for the end, which must be that of a run without faults; gives how the attempts on the way ended.
+    """Wait for the end, which must be that of a run without faults; return how the attempts on the way ended.
 
     Leases last a few seconds here: on a busy machine some may be lost that nobody took away.
     """

@@ -16,7 +16,7 @@ from tests.faults.watcher import Watcher
 
 @contextlib.asynccontextmanager
 async def distrusted(harness: StackHarness, fingerprint: str, engine: str) -> AsyncIterator[None]:
-    """What a worker reports that finds a mismatch, for as long as the block lasts."""
+    """Yield what a worker reports that finds a mismatch, for as long as the block lasts."""
     key = (fingerprint, engine)
     await harness.rows("INSERT INTO distrusted_engines (tokenizer_fingerprint, engine) VALUES ($1, $2)", *key)
     try:

@@ -9,7 +9,7 @@ from tests.faults.watcher import Watcher
 
 
 async def tell_of_progress(harness: StackHarness, job: str) -> None:
-    """Tells people, as a worker would, that the tasks under way are nearly done; the rows know nothing of it yet."""
+    """Tell people, as a worker would, that the tasks under way are nearly done; the rows know nothing of it yet."""
     client = await nats.connect(harness.stack.facts["nats_url"])
     for task, epoch in await harness.rows(
         "SELECT id, epoch FROM job_tasks WHERE job_id = $1::uuid AND state = 'RUNNING'", job

@@ -16,12 +16,12 @@ KINDS = ("repair.check", "tokenize.shard", "repair.restore")
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:
-    """Every file of a folder, by name."""
+    """Return every file of a folder, by name."""
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 async def damaged(harness: StackHarness, variant: str) -> tuple[Any, dict[str, bytes]]:
-    """A tokenization all of whose Arrow files have a bit that is not as it was, and every file as it was."""
+    """Return a tokenization all of whose Arrow files have a bit that is not as it was, and every file as it was."""
     await harness.create(variant)
     record = await harness.wait(variant)
     folder = pathlib.Path(record.tokenized_path)
@@ -35,7 +35,7 @@ async def damaged(harness: StackHarness, variant: str) -> tuple[Any, dict[str, b
 
 
 async def is_whole(harness: StackHarness, record: Any, whole: dict[str, bytes]) -> Any:
-    """Waits for the repair's end; gives the repair. The bar of it went forward only."""
+    """Wait for the repair's end; return the repair. The bar of it went forward only."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         seen = [repair async for repair in harness.client.tokenizations.repairing(record)]
     progress = [repair.progress for repair in seen]

@@ -27,7 +27,7 @@ KINDS = ("tokenize.encode", "tokenize.arrange", "tokenize.duplicates", "tokenize
 
 
 async def begun(harness: StackHarness, variant: str, kind: str) -> tuple[Any, Watcher]:
-    """Starts a tokenization that is like no other; returns when it has come to tasks of a kind."""
+    """Start a tokenization that is like no other; returns when it has come to tasks of a kind."""
     record = await harness.create(variant, shuffle_seed=zlib.crc32(variant.encode()), **HOW)
     watcher = Watcher(harness.client.tokenizations.watch(record))
 

@@ -94,7 +94,7 @@ def test_mixed_formats(ingest: IngestHarness, source: pathlib.Path) -> None:
 
 @pytest.fixture
 def unprivileged() -> Iterator[pathlib.Path]:
-    """A folder that anybody may enter, and a test that runs as nobody, as root may read everything."""
+    """Yield a folder that anybody may enter, and a test that runs as nobody, as root may read everything."""
     with tempfile.TemporaryDirectory(prefix="polytok-test-") as folder:
         path = pathlib.Path(folder)
         path.chmod(0o755)

@@ -26,7 +26,7 @@ MEBIBYTE = 1 << 20
 
 
 def varint(value: int, width: int = 0) -> bytes:
-    """A number as Thrift's compact protocol has it, filled up to a width."""
+    """Return a number as Thrift's compact protocol has it, filled up to a width."""
     value, found = value << 1, []
     while value > 0x7F or len(found) + 1 < width:
         found.append(0x80 | value & 0x7F)
@@ -52,7 +52,7 @@ def with_lies(path: pathlib.Path) -> None:
 
 
 def repeated(count: int, size: int) -> pa.DictionaryArray:
-    """One long value, many times."""
+    """Return one long value, many times."""
     return pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int32()), pa.array(["x" * size]))
 
 
@@ -180,7 +180,7 @@ def test_xz_that_needs_too_much_memory(ingest: IngestHarness, source: pathlib.Pa
 
 
 def with_dictionary(data: bytes, size: int) -> bytes:
-    """Changes the size of the dictionary that an xz file of one block names: 39 stands for 3 GiB."""
+    """Change the size of the dictionary that an xz file of one block names: 39 stands for 3 GiB."""
     start = 12
     end = start + (data[start] + 1) * 4
     block = bytearray(data[start : end - 4])

@@ -11,7 +11,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import limits, read_task
-from services.catalog.ingest.sources import uploads
+from services.catalog.ingest.sources import uploaded_files
 from services.catalog.server.service import upload_files
 from services.records import publication
 from tests.ingest import harness
@@ -29,7 +29,7 @@ def written(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_in(storage: damage.Damaging, *paths: pathlib.Path) -> list[dict[str, Any]]:
-    """Reads files in, a row a shard, and publishes them as the catalog does."""
+    """Read files in, a row a shard, and publish them as the catalog does."""
     ingest = harness.IngestHarness(storage)
     result = ingest.files(*paths, shard_bytes=1)
     publication.move(storage, result.staged_files)
@@ -63,7 +63,7 @@ def test_a_flipped_bit_in_an_upload(tmp_path: pathlib.Path) -> None:
     sent = upload_files.UploadWriter(storage, "datasets/d/upload", batch.schema.serialize().to_pybytes(), 1 << 20)
     sent.add(batch.serialize().to_pybytes())
     source = sent.finish(datasets_pb2.UploadEnd(num_rows=200, num_batches=1))
-    (part,) = uploads.parts(source, "datasets/d/upload")
+    (part,) = uploaded_files.parts(source, "datasets/d/upload")
     task = tasks_pb2.ReadPartTask(part=tasks_pb2.IngestPart(upload=part), raw_key=harness.RAW, shard_bytes=1 << 20)
     assert read_task.read(storage, task, "t-e1", harness.no_report).shards[0].num_rows == 200
     path = storage.local_path(part.key)

@@ -127,7 +127,7 @@ except errors.PolytokError as error:
 
 
 def planned(tmp_path: pathlib.Path, revision: str = "", **environment: str) -> tuple[str, bool, str]:
-    """Plans in a process of its own, as the hub's library reads its settings when it is imported."""
+    """Plan in a process of its own, as the hub's library reads its settings when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(
         [sys.executable, "-c", PLAN, revision],
@@ -158,7 +158,7 @@ def test_unreachable_hub(tmp_path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def answering(status: int, code: str = "") -> Iterator[str]:
-    """A hub that answers everything the same."""
+    """Yield a hub that answers everything the same."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -17,7 +17,7 @@ ROWS = TABLE.to_pylist()
 
 @pytest.fixture
 def corpus(bucket: str, s3_server: s3.Server) -> str:
-    """A folder with the same rows in several formats."""
+    """Return a folder with the same rows in several formats."""
     client = s3_server.client()
     for name, content in {
         "a.jsonl": jsonl(ROWS),

@@ -54,7 +54,7 @@ async def worker(
 
 
 async def ended(catalog: harness.CatalogHarness, name: str) -> datasets_pb2.Dataset:
-    """The dataset in its terminal state."""
+    """Return the dataset in its terminal state."""
     last = datasets_pb2.Dataset()
     async for response in catalog.datasets.WatchDataset(datasets_pb2.WatchDatasetRequest(name=f"datasets/{name}")):
         last = response.dataset

@@ -29,7 +29,7 @@ def echo(facts, context):
 
 
 def work(facts, context):
-    """Works for some seconds, the first time if there is such a one, and says so every few milliseconds."""
+    """Work for some seconds, the first time if asked for, and report it every few milliseconds."""
     if "once" in facts and not first_time(facts["once"]):
         return
     steps = int(facts["seconds"] * 100)
@@ -39,7 +39,7 @@ def work(facts, context):
 
 
 def meet(facts, context):
-    """Waits until so many tasks are in the folder."""
+    """Wait until so many tasks are in the folder."""
     folder = pathlib.Path(str(facts["folder"]))
     (folder / str(facts["name"])).touch()
     while len(list(folder.iterdir())) < facts["number"]:
@@ -47,7 +47,7 @@ def meet(facts, context):
 
 
 def climb(facts, context):
-    """Goes up step by step from where it was left, records each step, and stops when a pause is requested."""
+    """Go up step by step from where it was left, record each step, and stop when a pause is requested."""
     first = int(context.resume_point or b"0")
     last = int(facts["steps"])
     for step in range(first + 1, last + 1):
@@ -65,7 +65,7 @@ def climb(facts, context):
 
 
 def fall(facts, context):
-    """Goes up by ten steps, and dies once the owner knows of it, until all are done."""
+    """Go up by ten steps, and die once the owner knows of it, until all are done."""
     step = int(context.resume_point or b"0") + 10
     if step <= int(facts["steps"]):
         found = struct_pb2.Struct()
@@ -78,7 +78,7 @@ def fall(facts, context):
 
 
 def kill(facts, context):
-    """Dies, once or always."""
+    """Dy, once or always."""
     if not facts.get("once") or first_time(facts["once"]):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -125,7 +125,7 @@ def shout(facts, context):
 
 
 def spawn(facts, context):
-    """Starts a process of its own, and waits for it."""
+    """Start a process of its own, and wait for it."""
     import subprocess
 
     process = subprocess.Popen(["sleep", "600"])

@@ -112,7 +112,7 @@ class JobStoreHarness:
         self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="test-owner")
 
     async def create(self, *tasks: model.NewTask) -> uuid.UUID:
-        """Makes a record and its job, as a create RPC does."""
+        """Make a record and its job, as a create RPC does."""
         resource = f"records/{uuid.uuid4().hex}"
         async with self.database.transaction() as conn:
             await conn.execute(RECORDS.insert().values(resource=resource, state="PENDING"))
@@ -153,7 +153,7 @@ class JobStoreHarness:
             return await self.store.expire(conn, task_id)
 
     async def outdate(self, task_id: uuid.UUID) -> None:
-        """Moves the lease's end, and a backoff's, into the past."""
+        """Move the lease's end, and a backoff's, into the past."""
         past = sa.func.clock_timestamp() - sa.text("interval '1 hour'")
         changes = TABLES.tasks.update().where(TABLES.tasks.c.id == task_id)
         lease = sa.case((TABLES.tasks.c.lease_expires_at.is_not(None), past))
@@ -172,7 +172,7 @@ class JobStoreHarness:
             return await self.store.attempts(conn, job_id)
 
     async def record(self, job_id: uuid.UUID) -> sa.Row[Any]:
-        """The record that the job makes."""
+        """Return the record that the job makes."""
         resource = (await self.job(job_id)).resource
         async with self.database.connection() as conn:
             return (await conn.execute(sa.select(RECORDS).where(RECORDS.c.resource == resource))).one()
@@ -183,7 +183,7 @@ class JobStoreHarness:
         return await self.rows(query)
 
     async def task_id(self, job_id: uuid.UUID) -> uuid.UUID:
-        """The id of a job's only task."""
+        """Return the id of a job's only task."""
         (row,) = await self.tasks(job_id)
         return row.id
 
@@ -192,7 +192,7 @@ class JobStoreHarness:
             return list((await conn.execute(query)).all())
 
     async def ended(self, job_id: uuid.UUID, seconds: float = PATIENCE_SECONDS) -> model.Job:
-        """Waits until the job has ended."""
+        """Wait until the job has ended."""
 
         async def final() -> model.Job | None:
             job = await self.job(job_id)
@@ -202,7 +202,7 @@ class JobStoreHarness:
 
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = PATIENCE_SECONDS) -> Any:
-    """Waits for the condition to give something true, and gives that."""
+    """Wait for the condition to give something true, and return that."""
     async with asyncio.timeout(seconds):
         while not (value := await condition()):
             await asyncio.sleep(0.005)
@@ -263,7 +263,7 @@ class JobServiceHarness:
         await self.server.drain()
 
     async def serve(self) -> None:
-        """Starts the lease service, on the port that it had if it ran before."""
+        """Start the lease service, on the port that it had if it ran before."""
         self.server = Server(ServerSettings(port=self.port, drain_seconds=0), service="test-owner")
         servicer = LeaseServicer(self.harness.database, self.harness.store)
         register = leases_pb2_grpc.add_LeaseServiceServicer_to_server
@@ -297,7 +297,7 @@ class JobServiceHarness:
 
     @contextlib.asynccontextmanager
     async def worker_process(self, owner: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-        """A worker in a process of its own; it is told another address of the owner, if one is given."""
+        """Yield a worker in a process of its own; it is told another address of the owner, if one is given."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(WORKER_PROGRAM),

@@ -9,7 +9,7 @@ TASK_PROCESS_PROGRAM = pathlib.Path(__file__).with_name("fake_task_process.py")
 
 
 def pack(**facts: Any) -> bytes:
-    """A payload or a result."""
+    """Return a payload or a result."""
     struct = struct_pb2.Struct()
     struct.update(facts)
     packed = any_pb2.Any()
@@ -18,7 +18,7 @@ def pack(**facts: Any) -> bytes:
 
 
 def unpack(packed: bytes) -> dict[str, Any]:
-    """The facts of a payload or a result."""
+    """Return the facts of a payload or a result."""
     struct = struct_pb2.Struct()
     assert any_pb2.Any.FromString(packed).Unpack(struct)
     return dict(struct)

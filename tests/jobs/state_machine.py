@@ -107,7 +107,7 @@ class JobStateMachine(stateful.RuleBasedStateMachine):
     @stateful.precondition(lambda self: sum(job.state == "ACTIVE" for job in self.jobs) < 2)
     @stateful.rule(target=tasks, count=st.integers(1, 3))
     def create(self, count: int) -> Any:
-        """A job of two stages."""
+        """Return a job of two stages."""
         job = Job(self.run(self.harness.create(*(job_harness.task(ordinal=n) for n in range(count)))))
         job.tasks = [Task(row.id, job, 0) for row in self.run(self.harness.tasks(job.id))]
         self.jobs.append(job)
@@ -320,7 +320,7 @@ class JobStateMachine(stateful.RuleBasedStateMachine):
         assert ended | {t.id for job in self.jobs for t in job.tasks} == {row.id for row in tasks}
 
     def dispatched_elsewhere(self, task_id: uuid.UUID) -> bool:
-        """Whether a task's dispatch has left the outbox: here there is nothing else."""
+        """Return whether a task's dispatch has left the outbox: here there is nothing else."""
         return False
 
     async def read(self) -> list[list[Any]]:

@@ -78,7 +78,7 @@ class SlowOwner:
 
 @contextlib.asynccontextmanager
 async def deaf_owner() -> AsyncIterator[str]:
-    """The address of a server that takes connections, and says nothing."""
+    """Yield the address of a server that takes connections, and says nothing."""
     writers: list[asyncio.StreamWriter] = []
 
     async def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +95,7 @@ async def deaf_owner() -> AsyncIterator[str]:
 
 
 async def taken(service: JobServiceHarness, count: int) -> bool:
-    """Whether workers have so many messages in hand."""
+    """Return whether workers have so many messages in hand."""
     with contextlib.suppress(nats.js.errors.NotFoundError):
         name = messaging.consumer_name("records")
         info = await service.client.jsm().consumer_info(service.subjects.stream, name)

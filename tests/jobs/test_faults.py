@@ -212,7 +212,7 @@ async def test_a_deleted_queue_is_made_again(service: JobServiceHarness, what: s
 
 
 async def test_calls_with_old_epoch_are_aborted(service: JobServiceHarness) -> None:
-    """Calls with an old epoch, as gRPC answers them."""
+    """Call with an old epoch, as gRPC answers them."""
     job_id = await service.harness.create()
     task_id = await service.harness.task_id(job_id)
     assert await service.harness.acquire(task_id, "first")

@@ -29,7 +29,7 @@ class Queue(JobStateMachine):
 
     @stateful.rule()
     def dispatch(self) -> None:
-        """Dispatches go from the outbox to the queue, which has one for each task."""
+        """Dispatch go from the outbox to the queue, which has one for each task."""
         self.queue |= self.run(self.ring_due())
 
     @stateful.rule(data=st.data(), worker=WORKERS, dies=st.booleans())
@@ -88,13 +88,13 @@ class Queue(JobStateMachine):
             return await self.harness.store.outbox.redispatch(conn, lost)
 
     def dispatched_elsewhere(self, task_id: uuid.UUID) -> bool:
-        """Whether a task has a message, or had one when all were lost."""
+        """Return whether a task has a message, or had one when all were lost."""
         return self.wiped or task_id in self.queue | self.held
 
 
 @pytest.fixture
 def database_url(postgres: Postgres) -> Iterator[str]:
-    """A database for a test that has no event loop running: the machine brings its own."""
+    """Yield a database for a test that has no event loop running: the machine brings its own."""
     with asyncio.Runner() as runner:
         opened = databases.fresh(postgres)
         yield runner.run(opened.__aenter__())

@@ -93,7 +93,7 @@ def flip(path: pathlib.Path) -> None:
 
 
 def spoil_messages(path: pathlib.Path) -> None:
-    """Flips bits of every message, but none of a sequence number: NATS counts up to a wrong one for hours.
+    """Flip bits of every message, but none of a sequence number: NATS counts up to a wrong one for hours.
 
     How a block is laid out depends on when the canary was sent, so no position in it is a safe one.
     """
@@ -115,7 +115,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 async def use_consumer(service: JobServiceHarness) -> None:
-    """Gives the workers' consumer state of its own, ahead of what a stream that lost its files begins with."""
+    """Return the workers' consumer state of its own, ahead of what a stream that lost its files begins with."""
     subjects, client = service.subjects, service.client
     await messaging.ensure_consumer(client, subjects, "records", [job_harness.TASK], ack_seconds=10)
     await client.jetstream().publish(subjects.task(job_harness.TASK, "none"), b"")
@@ -124,7 +124,7 @@ async def use_consumer(service: JobServiceHarness) -> None:
 
 
 async def fetch(service: JobServiceHarness, seconds: float) -> list[Msg]:
-    """Fetches a message as a worker does."""
+    """Fetch a message as a worker does."""
     consumer = messaging.consumer_name("records")
     pull = await service.client.jetstream().pull_subscribe_bind(stream=service.subjects.stream, consumer=consumer)
     try:

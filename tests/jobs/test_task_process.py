@@ -31,7 +31,7 @@ async def child() -> AsyncIterator[TaskProcess]:
 
 
 async def do(child: TaskProcess, do: str, *, epoch: int = 1, resume_point: bytes = b"", **facts: object):
-    """Has the child do a task; gives its events."""
+    """Have the child do a task; return its events."""
     await child.send(
         messages_pb2.TaskCommand(
             task_id=str(uuid.uuid4()),

@@ -13,7 +13,7 @@ from tests.migrations import legacy
 
 @pytest.fixture
 async def before(database_settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connection]:
-    """A connection, such as old code has, to a database at the old schema."""
+    """Yield a connection, such as old code has, to a database at the old schema."""
     await asyncio.to_thread(runner.upgrade, database_settings)
     await asyncio.to_thread(runner.downgrade, database_settings, "0001")
     connection = await legacy.connect(database_settings.url)

@@ -26,14 +26,14 @@ STATUSES = ["downloading", "processing", "tokenizing", "ready", "error", "READY"
 
 
 async def connect(url: str, *, search_path: str = "") -> asyncpg.Connection:
-    """A connection as old code has it, or with new code's search path."""
+    """Return a connection as old code has it, or with new code's search path."""
     connection = await asyncpg.connect(url, server_settings={"search_path": search_path} if search_path else {})
     await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
     return connection
 
 
 async def add(connection: asyncpg.Connection, **columns: Any) -> uuid.UUID:
-    """Inserts a dataset as old code does."""
+    """Insert a dataset as old code does."""
     record = {"name": "corpus", "repo_id": "org/corpus", "status": "downloading", **columns}
     places = ", ".join(f"${place}" for place in range(1, len(record) + 1))
     identifier: uuid.UUID = await connection.fetchval(
@@ -43,7 +43,7 @@ async def add(connection: asyncpg.Connection, **columns: Any) -> uuid.UUID:
 
 
 def tokenized(tokenizer: str | None = "gpt2", path: str = "/data/corpus_tokenized", **facts: Any) -> dict[str, Any]:
-    """The columns of a dataset that is downloaded and tokenized."""
+    """Return the columns of a dataset that is downloaded and tokenized."""
     section = {"max_length": 128, **facts} | ({"tokenizer_name": tokenizer} if tokenizer else {})
     return {
         "status": "ready",
@@ -60,7 +60,7 @@ def tokenized(tokenizer: str | None = "gpt2", path: str = "/data/corpus_tokenize
 
 
 async def fill(connection: asyncpg.Connection) -> int:
-    """Every status, name and metadata with and without a raw and a tokenized path; tells how many rows."""
+    """Return every status, name and metadata with and without a raw and a tokenized path; tells how many rows."""
     count = 0
     for status in STATUSES:
         for place, metadata in enumerate(METADATA):
@@ -88,6 +88,6 @@ async def fill(connection: asyncpg.Connection) -> int:
 
 
 async def rows(connection: asyncpg.Connection, relation: str) -> list[dict[str, Any]]:
-    """Every row of a table, in an order of its own, as the database prints it."""
+    """Return every row of a table, in an order of its own, as the database prints it."""
     found = await connection.fetch(f"SELECT to_jsonb(r) AS record FROM {relation} AS r ORDER BY to_jsonb(r)::text")
     return [row["record"] for row in found]

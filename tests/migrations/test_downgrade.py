@@ -34,7 +34,7 @@ async def _new(connection: asyncpg.Connection) -> list[list[dict[str, Any]]]:
 
 
 async def _add_new_records(connection: asyncpg.Connection) -> uuid.UUID:
-    """A dataset with all that can hang on it, as new code makes them."""
+    """Return a dataset with all that can hang on it, as new code makes them."""
     dataset, job, task = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
     await connection.execute(
         "INSERT INTO datasets (id, name, source, raw_path, num_samples, status, metadata, job_id, progress) VALUES "

@@ -39,7 +39,7 @@ class Traffic:
                 self._passed.notify_all()
 
     async def pass_(self, rounds: int) -> None:
-        """Waits until so many more have been made."""
+        """Wait until so many more have been made."""
         goal = self.rounds + rounds
         async with self._passed:
             await self._passed.wait_for(lambda: self.rounds >= goal or self.failure)
@@ -59,7 +59,7 @@ async def _traffic(action: Callable[[int], Awaitable[None]]) -> AsyncIterator[Tr
 
 
 def _life(connection: asyncpg.Connection, known: dict[uuid.UUID, str]) -> Callable[[int], Awaitable[None]]:
-    """A dataset's life in old code, statement by statement; `known` is what old code believes."""
+    """Return a dataset's life in old code, statement by statement; `known` is what old code believes."""
 
     async def live(number: int) -> None:
         identifier = await legacy.add(connection, name=f"Live {number % 5}")
@@ -189,7 +189,7 @@ async def test_upgrade_waits_for_long_transaction_without_blocking(
 
 @pytest.fixture
 async def between(database_settings: DatabaseSettings, before: asyncpg.Connection) -> asyncpg.Connection:
-    """A connection of old code after the first phase, with one tokenized dataset."""
+    """Return a connection of old code after the first phase, with one tokenized dataset."""
     await legacy.add(before, name="corpus", **legacy.tokenized())
     await _upgrade(database_settings, "pre")
     return before

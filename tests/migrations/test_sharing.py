@@ -16,7 +16,7 @@ from tests.migrations.test_live_traffic import _traffic
 
 @pytest.fixture
 async def at_four(database_settings: DatabaseSettings) -> asyncpg.Connection:
-    """A connection of code that knows no sharing, to a database as it left it."""
+    """Yield a connection of code that knows no sharing, to a database as it left it."""
     await asyncio.to_thread(runner.upgrade, database_settings)
     await asyncio.to_thread(runner.downgrade, database_settings, "0004")
     connection = await legacy.connect(database_settings.url)
@@ -37,7 +37,7 @@ async def _dataset(connection: asyncpg.Connection) -> uuid.UUID:
 
 
 async def _tokenization(connection: asyncpg.Connection, dataset: uuid.UUID, number: int, path: str, *keys: str) -> str:
-    """What code that knows no sharing writes for a tokenization with files of these keys."""
+    """Return what code that knows no sharing writes for a tokenization with files of these keys."""
     model = f"m_{number:08x}"
     await connection.execute(
         "INSERT INTO models (id, name, repo_id, status) VALUES ($1, $1, 'x', 'READY') ON CONFLICT DO NOTHING", model

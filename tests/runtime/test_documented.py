@@ -28,7 +28,10 @@ def _classes(of: type[Settings]) -> Iterator[type[Settings]]:
 
 
 def _documented() -> set[str]:
-    """The variables of the page's tables; `_REST` in a row continues the row's first name, from wherever it fits."""
+    """Return the variables of the page's tables.
+
+    `_REST` in a row continues the row's first name, from wherever it fits.
+    """
     found: set[str] = set()
     for row in PAGE.read_text().splitlines():
         names = re.findall(r"`([A-Z_]+)`", row.split("|")[1]) if row.startswith("|") else []

@@ -97,7 +97,7 @@ async def test_newer_message_replaces_pending_one(
 
 @pytest.fixture
 def absent_server() -> Iterator[nats_servers.Nats]:
-    """A NATS server that is ready to be started."""
+    """Yield a NATS server that is ready to be started."""
     # Not under pytest's own folder: the server gives its rights up, and cannot pass through that.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="polytok-test-"))
     folder.chmod(0o711)

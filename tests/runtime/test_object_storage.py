@@ -30,14 +30,14 @@ def root(bucket: str) -> str:
 
 
 def _fresh(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
-    """Changes the environment, and forgets what was opened in the one before."""
+    """Change the environment, and forget what was opened in the one before."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
     fsspec.get_filesystem_class("s3").clear_instance_cache()
 
 
 def _every_call(storage: Storage) -> Iterator[errors.PolytokError]:
-    """The errors of all that can be done with a storage."""
+    """Yield the errors of all that can be done with a storage."""
     for call in (
         lambda: storage.write_bytes("a/b", b"x"),
         lambda: storage.read_bytes("a/b"),

@@ -30,7 +30,7 @@ class Opened:
         self.clients: list[Client] = []
 
     def is_closed(self) -> bool:
-        """Whether nothing of it is open any more."""
+        """Return whether nothing of it is open any more."""
         return (
             all(each._channel.closed() for each in self.channels)
             and not any(each._server._server.is_running() for each in self.servers)
@@ -40,7 +40,7 @@ class Opened:
 
 @pytest.fixture
 async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opened]:
-    """Notes what is opened."""
+    """Record what is opened."""
     found = Opened()
     connect, open_channel, start = messaging.connect, channel.open_channel, server.Server.start
 
@@ -75,7 +75,7 @@ async def opened(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opened]:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that another process listens on."""
+    """Yield a port that another process listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 

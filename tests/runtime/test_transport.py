@@ -124,7 +124,7 @@ def openssl(folder: pathlib.Path, *arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """An authority, and certificates signed by it for a server on 127.0.0.1 and for a client."""
+    """Return an authority, and certificates signed by it for a server on 127.0.0.1 and for a client."""
     folder = tmp_path_factory.mktemp("tls")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
     openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test authority")

@@ -33,7 +33,7 @@ def violations(message: Message) -> dict[str, str]:
 
 
 def values(text: str) -> list[str]:
-    """The numbers and what is in quotation marks."""
+    """Return the numbers and what is in quotation marks."""
     return re.findall(r"'[^']*'|\d+", text)
 
 

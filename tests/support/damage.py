@@ -12,7 +12,7 @@ _TAG = re.compile(r"-[0-9a-f]{12}-e\d+|[-.](?:task\d+|publish)-e\d+w?")
 
 
 def flip(path: pathlib.Path, place: float) -> None:
-    """Changes a bit of a file: of the first byte at 0, of the last one at 1."""
+    """Change a bit of a file: of the first byte at 0, of the last one at 1."""
     data = bytearray(path.read_bytes())
     data[min(int(len(data) * place), len(data) - 1)] ^= 1 << 2
     path.write_bytes(data)
@@ -33,7 +33,7 @@ class Damaging(Storage):
 
     @contextlib.contextmanager
     def create(self, key: str) -> Generator[StagedFile]:
-        """Writes a file, and perhaps damages it."""
+        """Write a file, and perhaps damages it."""
         with super().create(key) as staged:
             yield staged
         name = _TAG.sub("", posixpath.basename(key))
@@ -47,5 +47,5 @@ class Damaging(Storage):
 
 
 def kinds(written: Sequence[str]) -> set[str]:
-    """The kinds of files among those written: their names without numbers."""
+    """Return the kinds of files among those written: their names without numbers."""
     return {re.sub(r"-\d{5}(-of-\d{5})?", "", name.partition(" ")[0]) for name in written}

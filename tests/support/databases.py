@@ -15,12 +15,12 @@ from services.embedded.postgres import Postgres
 
 
 def url_of(server: Postgres, database: str) -> str:
-    """The address of a database of that server."""
+    """Return the address of a database of that server."""
     return server.url.rpartition("/")[0] + "/" + database
 
 
 async def execute(server: Postgres, statement: str) -> None:
-    """Runs one statement outside a transaction."""
+    """Run one statement outside a transaction."""
     connection = await asyncpg.connect(url_of(server, "postgres"))
     try:
         await connection.execute(statement)
@@ -30,7 +30,7 @@ async def execute(server: Postgres, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def fresh(server: Postgres, *, template: str = "template0") -> AsyncIterator[str]:
-    """Yields the address of a new database, a copy of `template`."""
+    """Yield the address of a new database, a copy of `template`."""
     name = f"test_{uuid.uuid4().hex}"
     # WAL_LOG would copy through the log; a template is small and at rest.
     await execute(server, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
@@ -41,7 +41,7 @@ async def fresh(server: Postgres, *, template: str = "template0") -> AsyncIterat
 
 
 def migrated(server: Postgres) -> str:
-    """Makes a database with the catalog's schema, by the command that a user runs, and returns its name."""
+    """Make a database with the catalog's schema, by the command that a user runs, and return its name."""
     name = f"migrated_{uuid.uuid4().hex}"
     with concurrent.futures.ThreadPoolExecutor(1) as thread:  # this thread's event loop is pytest's
         thread.submit(asyncio.run, execute(server, f'CREATE DATABASE "{name}"')).result()

@@ -5,7 +5,7 @@ import pathlib
 
 
 def is_alive(pid: int) -> bool:
-    """Whether that process is there and has not ended; one that nobody has waited for yet has ended."""
+    """Return whether that process is there and has not ended; one that nobody has waited for yet has ended."""
     try:
         status = pathlib.Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -14,7 +14,7 @@ def is_alive(pid: int) -> bool:
 
 
 def using(folder: pathlib.Path) -> list[str]:
-    """The command lines of the processes that name `folder`, in their arguments or their environment."""
+    """Return the command lines of the processes that name `folder`, in their arguments or their environment."""
     found = []
     for process in pathlib.Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid() or not is_alive(int(process.name)):
@@ -30,7 +30,7 @@ def using(folder: pathlib.Path) -> list[str]:
 
 
 def as_user(uid: int) -> list[str]:
-    """The prefix of a command line that root runs as another user, who may read everything.
+    """Return the prefix of a command line that root runs as another user, who may read everything.
 
     The interpreter of a developer often lies under a folder such as /root: only being able to read it makes such a
     user no less ordinary.

@@ -34,7 +34,7 @@ class Server:
         }
 
     def bucket(self, name: str) -> str:
-        """Makes a bucket; gives its name."""
+        """Make a bucket; return its name."""
         self.client().create_bucket(Bucket=name)
         return name
 
@@ -51,7 +51,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(**environment: str) -> Iterator[Server]:
-    """Runs a server."""
+    """Run a server."""
     port = ports.free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(

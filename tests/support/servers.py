@@ -19,7 +19,7 @@ PASSWORD = "for-tests-only"
 
 
 def await_condition(condition: Callable[[], bool], what: str, *, seconds: float = START_SECONDS) -> None:
-    """Waits until `condition` holds; fails, saying what did not happen, when it does not in time."""
+    """Wait until `condition` holds; fails, saying what did not happen, when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -29,7 +29,7 @@ def await_condition(condition: Callable[[], bool], what: str, *, seconds: float 
 
 @contextlib.contextmanager
 def started(server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs a prepared server; yields its process once it is ready, and stops it at the end."""
+    """Run a prepared server; yield its process once it is ready, and stop it at the end."""
     with pathlib.Path(server.folder, "server.log").open("ab") as log:
         process = subprocess.Popen(
             server.command(), env=server.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -46,7 +46,7 @@ def started(server: Server) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def running(make: Callable[[pathlib.Path, int], Server]) -> Iterator[Server]:
-    """Runs a server on a free port, over a folder that is removed afterwards."""
+    """Run a server on a free port, over a folder that is removed afterwards."""
     # Not under pytest's own folder: its path gets long, and only its owner may pass through it.
     folder = pathlib.Path(tempfile.mkdtemp(prefix="polytok-test-"))
     folder.chmod(0o711)

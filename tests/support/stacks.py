@@ -36,14 +36,14 @@ class Stack:
         return found
 
     def is_ready(self) -> bool:
-        """Whether this stack, not one that was killed on the same home, has told how to reach it."""
+        """Return whether this stack, not one that was killed on the same home, has told how to reach it."""
         try:
             return bool(self.facts["pid"] == self.process.pid)
         except FileNotFoundError:
             return False
 
     def is_complete(self) -> bool:
-        """Whether what starts once the stack is ready has come up too, and no process is on its way."""
+        """Return whether what starts once the stack is ready has come up too, and no process is on its way."""
         facts = self.facts
         late = {process.name for process in services.processes(1) if process.late}
         return late <= facts["pids"].keys() and all(facts["pids"].values()) and all(facts["metrics_ports"].values())
@@ -61,7 +61,7 @@ class Stack:
 
 @contextlib.contextmanager
 def new_home() -> Iterator[pathlib.Path]:
-    """A home that does not exist yet; it is removed afterwards."""
+    """Yield a home that does not exist yet; it is removed afterwards."""
     parent = pathlib.Path(tempfile.mkdtemp(prefix="polytok-test-"))
     parent.chmod(0o711)
     try:
@@ -79,7 +79,7 @@ def started(
     environment: Mapping[str, str] | None = None,
     await_ready: bool = True,
 ) -> Iterator[Stack]:
-    """Starts a stack; yields it once it is ready, and stops it at the end unless the test has."""
+    """Start a stack; yield it once it is ready, and stop it at the end unless the test has."""
     output = home.parent / "output.log"
     arguments = ["-m", "services.embedded", "up", "--home", str(home), "--workers", str(workers)]
     command = exec_wrapper.command([sys.executable, *arguments], on_parent_death=signal.SIGTERM)

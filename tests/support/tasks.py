@@ -7,7 +7,7 @@ _AGAIN_SECONDS = 0.5
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks and waits for them; an error of one of them is the test's."""
+    """Cancel tasks and wait for them; an error of one of them is the test's."""
     pending = set(tasks)
     while pending:
         for each in pending:

@@ -19,17 +19,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
-    """A folder for each kind of tokenizer."""
+    """Return a folder for each kind of tokenizer."""
     return {name: make(tmp_path_factory.mktemp(name)) for name, make in MAKERS.items()}
 
 
 @pytest.fixture(params=sorted(MAKERS))
 def folder(request: pytest.FixtureRequest, folders: dict[str, pathlib.Path]) -> pathlib.Path:
-    """Each of the folders in turn."""
+    """Return each of the folders in turn."""
     return folders[request.param]
 
 
 @pytest.fixture
 def tokenizer(folder: pathlib.Path) -> loader.Tokenizer:
-    """Each of the tokenizers in turn."""
+    """Return each of the tokenizers in turn."""
     return loader.load(folder)

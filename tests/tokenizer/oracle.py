@@ -33,7 +33,7 @@ class Expected:
 
 
 def expected(texts: Sequence[str], parameters: Parameters, folder: object) -> Expected:
-    """Makes the sequences of all texts of a dataset."""
+    """Make the sequences of all texts of a dataset."""
     plain = _plain(str(folder))
     documents, counts = left(texts, parameters)
     framed = parameters.add_special_tokens if parameters.HasField("add_special_tokens") else not _packs(parameters)
@@ -76,7 +76,7 @@ def _boundary(boundary: int, plain: Any) -> int | None:
 
 
 def left(texts: Sequence[str], parameters: Parameters) -> tuple[list[str], dict[str, int]]:
-    """The documents that are left, in order, and how many were read and dropped."""
+    """Return the documents that are left, in order, and how many were read and dropped."""
     order = list(range(len(texts)))
     if parameters.HasField("shuffle_seed"):
         order = shuffled(parameters.shuffle_seed, len(texts))

@@ -29,7 +29,7 @@ class Pipeline:
         self._number = 0
 
     def run(self, parts: Sequence[Sequence[str]]) -> datasets.Dataset:
-        """Tokenizes the texts of some raw shards, and opens what comes out."""
+        """Tokenize the texts of some raw shards, and open what comes out."""
         raw = [
             task_runner.text_shard(self.runner.storage, part[: len(part) // 2], part[len(part) // 2 :], key=key(number))
             for number, part in enumerate(parts)
@@ -39,7 +39,7 @@ class Pipeline:
         return task_runner.opened(self.runner.storage, self.published)
 
     def assembled(self, raw: Sequence[catalog_tasks_pb2.RawShard]) -> list[tasks_pb2.TokenizeShardResult]:
-        """All stages but the last."""
+        """Return all stages but the last."""
         encoded = self.encoded(raw)
         self.counted += [each.statistics for each in encoded]
         found = self.arranged(
@@ -140,5 +140,5 @@ def some(values: Iterable[Any], *often: Any) -> list[Any]:
 
 
 def key(number: int) -> str:
-    """The name of a raw shard."""
+    """Return the name of a raw shard."""
     return f"datasets/d/raw/part-{number:05d}.arrow"

@@ -22,7 +22,7 @@ def _function() -> Any:
 
 
 def pretokenized(texts: Sequence[str], folder: object, length: int) -> list[list[int]]:
-    """What its runner makes of texts with a tokenizer, every boundary token at its default."""
+    """Return what its runner makes of texts with a tokenizer, every boundary token at its default."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sae_lens.config import PretokenizeRunnerConfig
@@ -36,6 +36,6 @@ def pretokenized(texts: Sequence[str], folder: object, length: int) -> list[list
 def batched(
     documents: Iterable[Sequence[int]], length: int, boundaries: Boundaries, *, alone: bool = False
 ) -> list[list[int]]:
-    """What it gives for documents; alone is without concatenation."""
+    """Return what it gives for documents; alone is without concatenation."""
     tensors = (torch.tensor(document, dtype=torch.long) for document in documents)
     return [row.tolist() for row in _function()(tensors, length, *boundaries, disable_concat_sequences=alone)]

@@ -25,7 +25,7 @@ TOKENIZED = "datasets/d/raw_tokenized_m"
 def raw_shard(
     storage: Storage, batches: Sequence[pa.RecordBatch], *, key: str = "datasets/d/raw/part-00000.arrow"
 ) -> catalog_tasks_pb2.RawShard:
-    """Writes a raw shard as the ingest does."""
+    """Write a raw shard as the ingest does."""
     with storage.create(key) as staged, pa.ipc.new_stream(staged, batches[0].schema) as stream:
         for batch in batches:
             stream.write_batch(batch)
@@ -39,7 +39,7 @@ def raw_shard(
 
 
 def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) -> catalog_tasks_pb2.RawShard:
-    """Writes a raw shard with a column of text."""
+    """Write a raw shard with a column of text."""
     return raw_shard(storage, [pa.record_batch({"text": pa.array(batch, pa.string())}) for batch in batches], **more)
 
 
@@ -55,7 +55,7 @@ class TaskRunner:
         self.events: list[messages_pb2.TaskEvent] = []
 
     def context(self, epoch: int = 1) -> TaskContext:
-        """A context of an attempt."""
+        """Return a context of an attempt."""
         return TaskContext(str(uuid.UUID(int=7 << 96)), epoch, b"", self.events.append)
 
     def tokenize(
@@ -68,7 +68,7 @@ class TaskRunner:
         epoch: int = 1,
         first_row: int = 0,
     ) -> tasks_pb2.TokenizeShardResult:
-        """Runs `tokenize.shard`."""
+        """Run `tokenize.shard`."""
         task = tasks_pb2.TokenizeShardTask(
             shard=shard,
             tokenizer=self.reference,
@@ -89,7 +89,7 @@ class TaskRunner:
         raw: Sequence[catalog_tasks_pb2.RawShard] = (),
         counted: Sequence[tokenizations_pb2.TokenizationStatistics] = (),
     ) -> tasks_pb2.PublishTokenizationResult:
-        """Runs `tokenize.publish`."""
+        """Run `tokenize.publish`."""
         task = tasks_pb2.PublishTokenizationTask(
             name="datasets/docs/tokenizations/small",
             tokenized_key=TOKENIZED,
@@ -104,7 +104,7 @@ class TaskRunner:
 
 
 def opened(storage: Storage, result: tasks_pb2.PublishTokenizationResult) -> datasets.Dataset:
-    """Gives the staged files their final names, as the catalog does, and opens the folder."""
+    """Return the staged files their final names, as the catalog does, and open the folder."""
     for staged in result.staged_files:
         assert storage.sha256(staged.staged_key) == staged.sha256
         storage.move(staged.staged_key, staged.final_key)
@@ -112,12 +112,12 @@ def opened(storage: Storage, result: tasks_pb2.PublishTokenizationResult) -> dat
 
 
 def opened_folder(storage: Storage) -> datasets.Dataset:
-    """Opens the folder of a tokenization that was published."""
+    """Open the folder of a tokenization that was published."""
     return datasets.load_from_disk(storage.uri(TOKENIZED))
 
 
 def rows(storage: Storage, result: tasks_pb2.TokenizeShardResult) -> list[list[int]]:
-    """The sequences of a shard's files."""
+    """Return the sequences of a shard's files."""
     found: list[list[int]] = []
     for file in result.files:
         with storage.open(file.key) as opened_file, pa.ipc.open_stream(opened_file) as stream:

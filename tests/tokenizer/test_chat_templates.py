@@ -23,7 +23,7 @@ def model(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.P
 
 
 def inspected(model: pathlib.Path) -> tasks_pb2.TokenizerReference:
-    """The reference that workers are given once the model is registered."""
+    """Return the reference that workers are given once the model is registered."""
     reference = tasks_pb2.TokenizerReference(repo_id=str(model))
     task = tasks_pb2.InspectModelTask(tokenizer=reference, repo_id=str(model))
     found = inspect_task.inspect(task, loader.TokenizerCache(1))

@@ -83,7 +83,7 @@ def shard(storage: Storage, rows: list[Any], column: str = "messages") -> catalo
 
 
 def with_template(folder: pathlib.Path, to: pathlib.Path, template: str | None, *added: str) -> pathlib.Path:
-    """A copy of a tokenizer with a chat template and further tokens."""
+    """Return a copy of a tokenizer with a chat template and further tokens."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
     tokenizer.chat_template = template

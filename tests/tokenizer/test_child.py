@@ -27,7 +27,7 @@ COMMAND = [sys.executable, "-m", "services.tokenizer.worker.child"]
 
 @pytest.fixture
 async def child(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TaskProcess]:
-    """A child that works on the test's storage with one thread."""
+    """Yield a child that works on the test's storage with one thread."""
     monkeypatch.setenv("POLYTOK_STORAGE_ROOT", storage.uri("root").removesuffix("/root"))
     monkeypatch.setenv("POLYTOK_TOKENIZER_THREADS", "1")
     found = TaskProcess(COMMAND, service="tokenizer-child")

@@ -53,7 +53,7 @@ Published = tuple[list[list[int]], tokenizations_pb2.TokenizationStatistics]
 
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
-    """Runs tasks with a tokenizer that is loaded, and its engine chosen, once."""
+    """Run tasks with a tokenizer that is loaded, and its engine chosen, once."""
     return task_runner.TaskRunner(damage.Damaging(str(tmp_path_factory.mktemp("damage"))), folders["sentencepiece"])
 
 
@@ -61,7 +61,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.
 def tokenized(
     runner: task_runner.TaskRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> Callable[[damage.Damaging, Parameters], Published]:
-    """Tokenizes from raw shards to what is published; pieces are much smaller than shards."""
+    """Tokenize from raw shards to what is published; pieces are much smaller than shards."""
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 4000)
     monkeypatch.setattr(arrangement, "_ROWS", 7)
 

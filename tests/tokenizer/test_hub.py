@@ -82,7 +82,7 @@ def _oid(data: bytes) -> str:
 
 @pytest.fixture
 def served(folders: dict[str, pathlib.Path]) -> Iterator[Hub]:
-    """A hub with one repository: a tokenizer, and what nobody asked for."""
+    """Yield a hub with one repository: a tokenizer, and what nobody asked for."""
     files = {path.name: path.read_bytes() for path in folders["sentencepiece"].iterdir()}
     files |= {"model.safetensors": b"weights", "tokenizer_code.py": b"raise SystemExit", "config.json": b"{}"}
     with Hub(files) as server:
@@ -95,7 +95,7 @@ def served(folders: dict[str, pathlib.Path]) -> Iterator[Hub]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """A download cache of the test's own."""
+    """Return a download cache of the test's own."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 

@@ -16,7 +16,7 @@ from tests.support.messages import words
 
 @pytest.fixture
 def model(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
-    """A model's folder, without a configuration."""
+    """Return a model's folder, without a configuration."""
     return shutil.copytree(folders["sentencepiece"], tmp_path / "model")
 
 

@@ -15,7 +15,7 @@ from tests.support.messages import words
 
 @pytest.fixture
 def copy(folders: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the SentencePiece-style tokenizer, to be changed."""
+    """Return a copy of the SentencePiece-style tokenizer, to be changed."""
     return shutil.copytree(folders["sentencepiece"], tmp_path / "copy")
 
 
@@ -104,7 +104,7 @@ def test_a_changed_tokenizer_is_not_used(copy: pathlib.Path) -> None:
 
 
 def broken(copy: pathlib.Path, how: str) -> None:
-    """Breaks the tokenizer of a folder."""
+    """Break the tokenizer of a folder."""
     main = copy / "tokenizer.json"
     match how:
         case "truncated":

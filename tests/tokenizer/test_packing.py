@@ -47,13 +47,13 @@ def flat(documents: Sequence[Sequence[int]]) -> Ragged:
 
 
 def rows_of(made: Ragged | Iterable[SequenceRows]) -> list[list[int]]:
-    """The rows as lists: those of flat arrays, or all that a sequencer yields."""
+    """Return the rows as lists: those of flat arrays, or all that a sequencer yields."""
     rows = made if isinstance(made, Ragged) else ragged.concatenate([part.ids for part in made])
     return [rows.values[a:b].tolist() for a, b in zip(rows.offsets[:-1], rows.offsets[1:], strict=True)]
 
 
 def walked(documents: Sequence[Sequence[int]], length: int, boundaries: Boundaries) -> Iterator[list[int]]:
-    """The same as SAELens, one token at a time: slow, and plain enough to be believed."""
+    """Yield the same as SAELens, one token at a time: slow, and plain enough to be believed."""
     row: list[int] = []
     for document in documents:
         tokens = list(document)

@@ -26,7 +26,7 @@ class Parts:
         return packing.Packer(*self._how, separator_opens=self._opens)
 
     def phases(self) -> list[int]:
-        """What is found of each part by itself, piece by piece."""
+        """Return what is found of each part by itself, piece by piece."""
         moves = []
         for part in self._parts:
             moved = packing_offsets.identity_offsets(self._how[1])
@@ -36,7 +36,7 @@ class Parts:
         return packing_offsets.resolve_offsets(moves)
 
     def packed(self) -> Iterator[tuple[list[list[int]], list[list[int]]]]:
-        """The rows of every part, and where documents start in them."""
+        """Yield the rows of every part, and where documents start in them."""
         for number, phase in enumerate(self.phases()):
             packed = self._packed()
             packed.skip(phase)

@@ -21,7 +21,7 @@ LENGTHS = {"max_length": Padding.TO_MAX_LENGTH, "longest": Padding.TO_LONGEST}
 
 
 def loaded(folder: pathlib.Path, side: str) -> tuple[transformers.PreTrainedTokenizerFast, Padding.Token.ValueType]:
-    """The tokenizer as transformers has it, padding with what we pad with."""
+    """Return the tokenizer as transformers has it, padding with what we pad with."""
     plain = transformers.AutoTokenizer.from_pretrained(folder, padding_side=side)
     if plain.pad_token is not None:
         return plain, Padding.TOKEN_PAD

@@ -16,7 +16,7 @@ def mixed(value: int) -> int:
 
 
 def shuffled(seed: int, size: int) -> list[int]:
-    """The order in plain Python: the row at every place."""
+    """Return the order in plain Python: the row at every place."""
     bits = 8
     while 4**bits < size:
         bits += 1

@@ -44,7 +44,7 @@ def strings(texts: list[str]) -> pa.Array:
 
 
 def byte_level(kind: str = "gpt2") -> tokenizers.Tokenizer:
-    """A tokenizer whose merges show wrong boundaries: every two bytes of the sentences are a token."""
+    """Return a tokenizer whose merges show wrong boundaries: every two bytes of the sentences are a token."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if kind != "gpt2":
@@ -66,7 +66,7 @@ def byte_level(kind: str = "gpt2") -> tokenizers.Tokenizer:
 
 @pytest.fixture(scope="module")
 def loaded(folders: dict[str, pathlib.Path]) -> Callable[[tokenizers.Tokenizer], loader.Tokenizer]:
-    """Makes a loaded tokenizer of a backend."""
+    """Make a loaded tokenizer of a backend."""
     like = loader.load(folders["byte_level"])
 
     def load(backend: tokenizers.Tokenizer) -> loader.Tokenizer:
@@ -328,7 +328,7 @@ def test_rows_that_differ(lengths: tuple[list[int], list[int]]) -> None:
 
 
 def is_assigned(block: int) -> bool:
-    """Whether Unicode assigns a character of a block of code points, none of private use."""
+    """Return whether Unicode assigns a character of a block of code points, none of private use."""
     return any(unicodedata.category(character) not in {"Cn", "Co"} for character in probes.characters(block))
 
 

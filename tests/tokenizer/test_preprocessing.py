@@ -37,7 +37,7 @@ TEXTS = [
 def runner(
     storage: Storage, folders: dict[str, pathlib.Path], monkeypatch: pytest.MonkeyPatch
 ) -> task_runner.TaskRunner:
-    """Runs tasks with the byte-level tokenizer, on small slices."""
+    """Run tasks with the byte-level tokenizer, on small slices."""
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 5000)
     return task_runner.TaskRunner(storage, folders["byte_level"])
 

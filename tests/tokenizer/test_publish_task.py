@@ -19,7 +19,7 @@ PARAMETERS = Parameters(text_column="text", max_length=40)
 
 @pytest.fixture
 def runner(storage: Storage, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
-    """Runs tasks with the SentencePiece-style tokenizer."""
+    """Run tasks with the SentencePiece-style tokenizer."""
     return task_runner.TaskRunner(storage, folders["sentencepiece"])
 
 

@@ -27,7 +27,7 @@ TEXT = "The quick brown fox.\n  Indented: naïve 中文 \U0001f469\u200d\U0001f4
 
 @pytest.fixture(scope="module")
 def models(stack: Stack, folders: dict[str, pathlib.Path]) -> dict[str, str]:
-    """The name of a READY model for each kind of tokenizer."""
+    """Return the name of a READY model for each kind of tokenizer."""
     names = {kind: corpus.unique(kind.replace("_", "-")) for kind in folders}
     with polytok.Client(stack.catalog_address) as client:
         for kind, name in names.items():

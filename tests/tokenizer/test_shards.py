@@ -24,13 +24,13 @@ TEXTS = [text for batch in BATCHES for text in batch]
 
 @pytest.fixture
 def runner(storage: Storage, folder: pathlib.Path) -> task_runner.TaskRunner:
-    """Runs tasks with each of the tokenizers in turn."""
+    """Run tasks with each of the tokenizers in turn."""
     return task_runner.TaskRunner(storage, folder)
 
 
 @pytest.fixture
 def small(storage: Storage, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
-    """Runs tasks with the byte-level tokenizer."""
+    """Run tasks with the byte-level tokenizer."""
     return task_runner.TaskRunner(storage, folders["byte_level"])
 
 

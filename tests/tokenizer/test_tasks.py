@@ -47,13 +47,13 @@ TEXTS = [text for part in PARTS for text in part]
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, pathlib.Path]) -> task_runner.TaskRunner:
-    """Runs tasks with a SentencePiece tokenizer, which is loaded, and its engine chosen, once."""
+    """Run tasks with a SentencePiece tokenizer, which is loaded, and its engine chosen, once."""
     return task_runner.TaskRunner(Storage(str(tmp_path_factory.mktemp("stages"))), folders["sentencepiece"])
 
 
 @pytest.fixture
 def runner(loaded: task_runner.TaskRunner, monkeypatch: pytest.MonkeyPatch) -> task_runner.TaskRunner:
-    """The same in an empty folder; pieces are much smaller than shards."""
+    """Return the same in an empty folder; pieces are much smaller than shards."""
     monkeypatch.setattr(shard_reader, "SLICE_BYTES", 4000)
     monkeypatch.setattr(arrangement, "_ROWS", 7)
     monkeypatch.setattr(arrangement, "_IDS", 500)
@@ -63,7 +63,7 @@ def runner(loaded: task_runner.TaskRunner, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def compare(runner: task_runner.TaskRunner, parameters: Parameters) -> tokenizations_pb2.TokenizationStatistics:
-    """Runs everything; compares rows, statistics and what is left in the folder."""
+    """Run everything; compares rows, statistics and what is left in the folder."""
     pipeline = Pipeline(runner, parameters)
     found = pipeline.run(PARTS)
     expected = oracle.expected(TEXTS, parameters, runner.reference.repo_id)

@@ -52,7 +52,7 @@ def json_column(texts: list[str | None]) -> pa.Array:
 
 
 def list_column(texts: list[str | None]) -> pa.Array:
-    """Lists of JSON, as `datasets` keeps objects of mixed fields."""
+    """List of JSON, as `datasets` keeps objects of mixed fields."""
     lists = [None if text is None else [json.dumps(each) for each in json.loads(text)] for text in texts]
     flat = pa.array([each for some in lists for each in some or []], pa.json_())
     ends = [0]

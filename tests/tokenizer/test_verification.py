@@ -71,7 +71,7 @@ class Made:
         self.path(name).write_bytes(change(self.path(name).read_bytes()))
 
     def forge(self, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
-        """Changes a file's rows and everything that would tell."""
+        """Change a file's rows and everything that would tell."""
         with pa.ipc.open_stream(self.path(name).read_bytes()) as stream:
             table = change(stream.read_all())
         with self.path(name).open("wb") as file, pa.ipc.new_stream(file, table.schema) as written:

@@ -32,7 +32,7 @@ def context() -> Any:
 
 
 def run(arguments: Arguments, killed_after: int | None, draw: random.Random) -> bool:
-    """Trains until the end, or kills the process some time after it told so many rows; tells whether it ended."""
+    """Train until the end, or kill the process some time after it told so many rows; return whether it ended."""
     processes = context()
     receiving, sending = processes.Pipe(duplex=False)
     process = processes.Process(target=_attempt, args=(arguments, sending))
@@ -55,7 +55,7 @@ def run(arguments: Arguments, killed_after: int | None, draw: random.Random) -> 
 
 
 def until_the_end(arguments: Arguments, kills: int, seed: int) -> int:
-    """Trains with some kills at random moments in between; gives how many there were."""
+    """Train with some kills at random moments in between; return how many there were."""
     draw = random.Random(seed)
     for number in range(kills):
         if run(arguments, draw.randint(1, 30), draw):
@@ -81,7 +81,7 @@ def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
 
 
 def run_together(arguments: Arguments, size: int) -> list[bool]:
-    """Trains with several processes; tells of each whether it ended well."""
+    """Train with several processes; return of each whether it ended well."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes = [context().Process(target=_together, args=(arguments, rank, size, store.port)) for rank in range(size)]
     for process in processes:

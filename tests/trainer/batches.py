@@ -84,5 +84,5 @@ def activations(count: int, dtype: str = "float64", seed: int = 1) -> list[torch
 
 
 def step(kind: type[base.Step], config: configs.SaeConfig, opts: base.Options | None = None) -> base.Step:
-    """A step with the configuration's initial weights."""
+    """Return a step with the configuration's initial weights."""
     return kind(config, architectures.create_sae(config), opts or options())

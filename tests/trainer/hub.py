@@ -96,12 +96,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Say nothing."""
 
 
 @contextmanager
 def running(folder: pathlib.Path) -> Iterator[Hub]:
-    """Serves a hub whose repository is kept in a folder."""
+    """Serve a hub whose repository is kept in a folder."""
     with Hub(folder) as hub:
         thread = threading.Thread(target=hub.serve_forever)
         thread.start()

@@ -20,7 +20,7 @@ VOCABULARY = 48
 
 
 def save(folder: pathlib.Path) -> pathlib.Path:
-    """Writes a GPT-2 of two layers with weights from a fixed seed."""
+    """Write a GPT-2 of two layers with weights from a fixed seed."""
     config = transformers.GPT2Config(
         vocab_size=VOCABULARY,
         n_positions=64,
@@ -41,7 +41,7 @@ def save(folder: pathlib.Path) -> pathlib.Path:
 
 
 def tokens(rows: int = 60, seed: int = 0) -> datasets.Dataset:
-    """Gives sequences of 3 to 40 tokens that begin with EXCLUDED, some of them padded behind."""
+    """Return sequences of 3 to 40 tokens that begin with EXCLUDED, some of them padded behind."""
     drawn = np.random.default_rng(seed)
     ids, masks = [], []
     for row in range(rows):
@@ -59,7 +59,7 @@ def data(
     held_out_rows: int = 4,
     compile: bool = False,  # noqa: A002  as torch calls it
 ) -> live.LiveDataset:
-    """Gives the model of a folder and those sequences, as a training reads them."""
+    """Return the model of a folder and those sequences, as a training reads them."""
     settings = activation_stream.StreamSettings(hooks=hooks, batch_tokens=128, selection=SELECTION)
     return live.LiveDataset(
         models.load(folder, compile=compile), tokens(rows), settings, seed=0, held_out_rows=held_out_rows
@@ -69,7 +69,7 @@ def data(
 def extract(
     model_folder: pathlib.Path, folder: pathlib.Path, hooks: tuple[str, ...] = (HOOK,), dtype: str = "float32"
 ) -> pathlib.Path:
-    """Makes an extraction of those sequences and its folder, as `load_from_disk` opens it."""
+    """Make an extraction of those sequences and its folder, as `load_from_disk` opens it."""
     settings = extraction.RangeSettings(
         hooks=hooks, context_size=8, storage_dtype=dtype, excluded_token_ids=(EXCLUDED,)
     )

@@ -48,7 +48,7 @@ def opened(kind: str, model_folder: pathlib.Path, extracted: pathlib.Path) -> Ac
 
 
 def vectors(*blocks: Block) -> collections.Counter[bytes]:
-    """How often each pair of vectors comes: beginnings that sequences share have equal ones."""
+    """Return how often each pair of vectors comes: beginnings that sequences share have equal ones."""
     found: collections.Counter[bytes] = collections.Counter()
     for block in blocks:
         both = torch.cat([block[small.HOOK].float(), block[OTHER].float()], dim=1)
@@ -57,7 +57,7 @@ def vectors(*blocks: Block) -> collections.Counter[bytes]:
 
 
 def epoch(source: ActivationIterator) -> list[Block]:
-    """All blocks until the epoch's end."""
+    """Return all blocks until the epoch's end."""
     blocks = [source.read()]
     first = source.position()["epoch"]
     while True:

@@ -27,7 +27,7 @@ def place(tmp_path: pathlib.Path) -> WorkerHarness:
 
 
 def change(place: WorkerHarness) -> None:
-    """Puts other weights into the model's folder."""
+    """Put other weights into the model's folder."""
     tiny_models.save("gpt2", place.model, initializer_range=0.5)
 
 

@@ -209,7 +209,7 @@ def test_splicing_equals_the_formulas(model: models.LoadedModel, excluded: tuple
 
 
 def spliced(model: models.LoadedModel, texts: datasets.Dataset, **reconstructs: splice.Replace) -> dict[str, Any]:
-    """The figures of the first of some autoencoders."""
+    """Return the figures of the first of some autoencoders."""
     (hook,) = hooks.parse_hooks([small.HOOK], model.description)
     sums = splice.SpliceEvaluator(model, hook, reconstructs, torch.zeros(small.D_IN))
     for each in rows(model, (), texts):
@@ -338,7 +338,7 @@ def test_an_undefined_figure_is_nan_with_a_reason_in_the_record() -> None:
 
 
 def lens_model(model: models.LoadedModel) -> Any:
-    """The same weights as TransformerLens has them."""
+    """Return the same weights as TransformerLens has them."""
     import transformer_lens
     from transformer_lens.pretrained.weight_conversions import convert_gpt2_weights
 

@@ -8,7 +8,7 @@ from tests.trainer import attempts, batches, joint
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """What each of two processes that trained together on halves of every batch ended with."""
+    """Return what each of two processes that trained together on halves of every batch ended with."""
     folder = tmp_path_factory.mktemp("joint")
     started = [attempts.context().Process(target=joint.main, args=(folder, rank, 2)) for rank in range(2)]
     try:

@@ -64,7 +64,7 @@ class Attempt:
 
 
 def task(storage: storages.Storage, extracted: pathlib.Path) -> tasks_pb2.RunTrainingTask:
-    """A training on an extraction that lies in the storage."""
+    """Return a training on an extraction that lies in the storage."""
     for path in extracted.iterdir():
         storage.write_bytes(f"extractions/e/{path.name}", path.read_bytes())
     manifest = (extracted / "polytok.json").read_bytes()
@@ -89,7 +89,7 @@ def task(storage: storages.Storage, extracted: pathlib.Path) -> tasks_pb2.RunTra
 
 
 def record(storage: storages.Storage, result: tasks_pb2.RunTrainingResult) -> trainings_pb2.Training:
-    """What the trainer answers with once it is READY."""
+    """Return what the trainer answers with once it is READY."""
     made = trainings_pb2.Training(
         name="trainings/first",
         state=trainings_pb2.Training.STATE_READY,

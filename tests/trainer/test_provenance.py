@@ -66,7 +66,7 @@ def written(origin: export.Origin, folder: pathlib.Path) -> pathlib.Path:
 
 
 def tokenizer() -> Any:
-    """A word a token."""
+    """Return a word a token."""
     words = {"<s>" if number == BOS else f"w{number}": number for number in range(small.VOCABULARY)}
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

@@ -81,7 +81,7 @@ def assert_same(
 def check(
     folder: pathlib.Path, open_data: Callable[[str], ActivationDataset], whole: configs.TrainingPlan, kills: int
 ) -> None:
-    """Trains without and with kills, and compares all that is left."""
+    """Train without and with kills, and compare all that is left."""
     assert attempts.run((open_data, whole, folder / "whole"), None, random.Random(0))
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")

@@ -268,7 +268,7 @@ def test_divergence_keeps_finite_checkpoints_only(tmp_path: pathlib.Path) -> Non
 
 @contextmanager
 def no_file_longer_than(num_bytes: int) -> Iterator[None]:
-    """Writes fail behind this length, as they do on a full disk."""
+    """Write fail behind this length, as they do on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))

@@ -15,7 +15,7 @@ from tests.trainings import samples, training_harness
 
 @pytest.fixture(scope="package")
 def training_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[stacks.Stack]:
-    """A stack with a corpus that is tokenized for a model."""
+    """Yield a stack with a corpus that is tokenized for a model."""
     folder = tmp_path_factory.mktemp("trainings")
     with (
         stacks.new_home() as home,

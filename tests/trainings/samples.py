@@ -17,7 +17,7 @@ TEXTS = [
 
 
 def write_model(folder: pathlib.Path) -> pathlib.Path:
-    """A model folder: tokenizer, configuration, and weights from a fixed seed."""
+    """Return a model folder: tokenizer, configuration, and weights from a fixed seed."""
     samples.write_model(folder)
     configuration = transformers.AutoConfig.from_pretrained(folder)
     configuration.bos_token_id = configuration.eos_token_id = 1
@@ -32,6 +32,6 @@ def write_model(folder: pathlib.Path) -> pathlib.Path:
 
 
 def sae(hook: str = HOOK, architecture: str = "topk", **fields: object) -> dict[str, object]:
-    """An autoencoder that trains within seconds."""
+    """Return an autoencoder that trains within seconds."""
     given: dict[str, object] = {"hook": hook, "architecture": architecture, "d_sae": 64}
     return given | ({"k": 8} if "topk" in architecture else {}) | fields

@@ -16,7 +16,7 @@ FILES = ["data-00000.safetensors", "manifest.json", "random.safetensors", "sae-0
 
 
 async def pause(harness: TrainingHarness, name: str, step: int) -> list[Any]:
-    """Pauses a training once it is beyond a step and has two checkpoints; returns its checkpoints."""
+    """Pause a training once it is beyond a step and has two checkpoints; return its checkpoints."""
     await harness.beyond(name, step)
     async with harness.stopped(await harness.child()):
         await harness.client.trainings.pause(name)
@@ -25,7 +25,7 @@ async def pause(harness: TrainingHarness, name: str, step: int) -> list[Any]:
 
 
 def damaged(checkpoint: Any, file: str) -> None:
-    """Flips a bit of a checkpoint's file."""
+    """Flip a bit of a checkpoint's file."""
     folder = pathlib.Path(checkpoint.path)
     assert sorted(path.name for path in folder.iterdir()) == FILES
     damage.flip(folder / file, 0.5)

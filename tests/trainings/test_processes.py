@@ -30,7 +30,7 @@ def harness(harness: TrainingHarness) -> TrainingHarness:
 
 
 def started_by(pid: int) -> Iterator[int]:
-    """The processes that a process started, those that they started, and so on."""
+    """Yield the processes that a process started, those that they started, and so on."""
     for path in pathlib.Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(each) for each in path.read_text().split()]
@@ -42,7 +42,7 @@ def started_by(pid: int) -> Iterator[int]:
 
 
 def names(pid: int, module: bytes) -> bool:
-    """Whether a module is among the arguments of a process."""
+    """Return whether a module is among the arguments of a process."""
     try:
         return module in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -50,7 +50,7 @@ def names(pid: int, module: bytes) -> bool:
 
 
 async def ranks(harness: TrainingHarness) -> list[int]:
-    """The processes that train together, once all of them are there."""
+    """Return the processes that train together, once all of them are there."""
 
     async def found() -> list[int]:
         # torchrun's own command line names their module too.
@@ -67,7 +67,7 @@ def gone(pids: list[int]) -> None:
 
 
 def exported(record: Any) -> dict[str, bytes]:
-    """Every file of the autoencoders of a training but what tells its name."""
+    """Return every file of the autoencoders of a training but what tells its name."""
     return {
         f"{result.name}/{path.name}": path.read_bytes()
         for result in record.results

@@ -33,12 +33,12 @@ def harness(harness: TrainingHarness) -> TrainingHarness:
 
 
 def weights(record: Any) -> dict[str, Any]:
-    """The exported weights of a training's autoencoder."""
+    """Return the exported weights of a training's autoencoder."""
     return load_file(pathlib.Path(record.results[0].path) / "sae_weights.safetensors")
 
 
 async def same_as_calm(harness: TrainingHarness, record: Any) -> None:
-    """Compares a disturbed training with one that nobody disturbed: weights, and every step of metrics once."""
+    """Compare a disturbed training with one that nobody disturbed: weights, and every step of metrics once."""
     await harness.create("calm", **LONG)
     calm = await harness.ready("calm")
     ours, theirs = weights(record), weights(calm)

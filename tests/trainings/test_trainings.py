@@ -65,7 +65,7 @@ def _opens(result: Any) -> None:
 
 
 async def _nothing_left(harness: TrainingHarness, record: Any) -> None:
-    """Waits until the checkpoints are gone, and the tokenization is free."""
+    """Wait until the checkpoints are gone, and the tokenization is free."""
 
     async def only_the_export() -> bool:
         left = {path.relative_to(harness.folder(record)).parts[1] for path in harness.folder(record).rglob("*.*")}

@@ -40,7 +40,7 @@ WORKER = "trainer-1"
 async def eventually(
     condition: Callable[[], Awaitable[Any]], what: str, patience_seconds: float = PATIENCE_SECONDS
 ) -> Any:
-    """Waits until `condition` gives something true, and gives that."""
+    """Wait until `condition` gives something true, and return that."""
     try:
         async with asyncio.timeout(patience_seconds):
             while not (found := await condition()):  # noqa: ASYNC110  it is true in another process
@@ -59,24 +59,24 @@ class TrainingHarness:
         self.patience_seconds = PATIENCE_SECONDS
 
     async def create(self, name: str, *, saes: Any = None, **parameters: Any) -> Any:
-        """Starts a training of 40 steps, or of others."""
+        """Start a training of 40 steps, or of others."""
         given = {"batch_size": 64, "total_samples": 64 * 40, "log_every": 1, "checkpoint_every": 10}
         return await self.client.trainings.create(
             DATASET, MODEL, name=name, saes=saes or [samples.sae()], **(given | parameters)
         )
 
     async def end_all(self) -> None:
-        """Cancels what still runs."""
+        """Cancel what still runs."""
         async for record in self.client.trainings.list(states=["QUEUED", "PROCESSING", "PAUSED"]):
             with contextlib.suppress(errors.FailedPrecondition):  # it has ended meanwhile
                 await self.client.trainings.cancel(record)
 
     async def ready(self, name: str) -> Any:
-        """The training once it is READY."""
+        """Return the training once it is READY."""
         return await self.client.trainings.wait(name, timeout=self.patience_seconds)
 
     async def state(self, name: str, *states: str) -> Any:
-        """The training once it is in one of some states."""
+        """Return the training once it is in one of some states."""
 
         async def found() -> Any:
             record = await self.client.trainings.get(name)
@@ -86,7 +86,7 @@ class TrainingHarness:
         return await eventually(found, f"{name} is {' or '.join(states)}", self.patience_seconds)
 
     async def beyond(self, name: str, step: int) -> Any:
-        """The training once its metrics tell of a later step."""
+        """Return the training once its metrics tell of a later step."""
 
         async def found() -> Any:
             record = await self.client.trainings.get(name)
@@ -95,7 +95,7 @@ class TrainingHarness:
         return await eventually(found, f"{name} is beyond step {step}", self.patience_seconds)
 
     async def checkpointed(self, name: str) -> Any:
-        """The first checkpoint that the owner knows of."""
+        """Return the first checkpoint that the owner knows of."""
 
         async def found() -> Any:
             return await self.client.trainings.checkpoints(name)
@@ -103,15 +103,15 @@ class TrainingHarness:
         return (await eventually(found, f"{name} has a checkpoint", self.patience_seconds))[0]
 
     async def metrics(self, name: str, kind: str = "training") -> list[Any]:
-        """The rows of metrics of a training."""
+        """Return the rows of metrics of a training."""
         return [row async for row in self.client.trainings.metrics(name) if row.WhichOneof("figures") == kind]
 
     def pid(self, name: str) -> int:
-        """The process id of a service of the stack."""
+        """Return the process id of a service of the stack."""
         return int(self.stack.facts["pids"][name])
 
     async def child(self) -> int:
-        """The process that trains."""
+        """Return the process that trains."""
 
         async def found() -> int:
             return child_of(self.pid(WORKER))
@@ -119,7 +119,7 @@ class TrainingHarness:
         return int(await eventually(found, "the trainer's worker has a child", self.patience_seconds))
 
     async def killed(self, name: str) -> None:
-        """Kills a service; returns once the supervisor has started another in its place."""
+        """Kill a service; returns once the supervisor has started another in its place."""
         before = self.pid(name)
         os.kill(before, signal.SIGKILL)
 
@@ -130,7 +130,7 @@ class TrainingHarness:
 
     @contextlib.asynccontextmanager
     async def stopped(self, pid: int) -> AsyncIterator[None]:
-        """Stops a process for a while."""
+        """Stop a process for a while."""
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
@@ -139,7 +139,7 @@ class TrainingHarness:
                 os.kill(pid, signal.SIGCONT)
 
     async def rows(self, statement: str, *arguments: object) -> list[Any]:
-        """What the database says."""
+        """Return what the database says."""
         connection = await asyncpg.connect(self.stack.facts["database_url"])
         try:
             found: list[Any] = await connection.fetch(statement, *arguments)
@@ -148,7 +148,7 @@ class TrainingHarness:
             await connection.close()
 
     async def outcomes(self, record: Any) -> list[str]:
-        """How the attempts of a training's present job ended."""
+        """Return how the attempts of a training's present job ended."""
         found = await self.rows(
             "SELECT outcome FROM trainer.job_attempts JOIN trainer.job_tasks ON id = task_id "
             "WHERE job_id = $1::uuid ORDER BY started_at",
@@ -162,12 +162,12 @@ class TrainingHarness:
         return sorted(str(row["holder"]) for row in found)
 
     def folder(self, record: Any) -> pathlib.Path:
-        """The folder of all that belongs to a training."""
+        """Return the folder of all that belongs to a training."""
         return pathlib.Path(self.stack.facts["storage_root"]) / "trainings" / record.uid
 
 
 def child_of(pid: int) -> int:
-    """The task process of the trainer's worker, by its process id; 0 if there is none."""
+    """Return the task process of the trainer's worker, by its process id; 0 if there is none."""
     try:
         children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):

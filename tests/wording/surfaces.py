@@ -54,7 +54,7 @@ def _is_docstring(node: ast.AST) -> bool:
 
 
 def _is_help(node: ast.AST, child: ast.AST) -> bool:
-    """Whether a child is a text that `polytok --help` shows."""
+    """Return whether a child is a text that `polytok --help` shows."""
     is_help = isinstance(child, ast.keyword) and child.arg == "help"
     return is_help and isinstance(node, ast.Call) and ast.unparse(node.func).startswith("typer.")
 

@@ -3,7 +3,7 @@
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import limits, source_errors
-from services.catalog.ingest.sources import formats, hub, locations, text_documents, uploads
+from services.catalog.ingest.sources import formats, hub, locations, text_documents, uploaded_files
 from services.catalog.server.domain import sources
 
 
@@ -12,7 +12,9 @@ def plan(task: tasks_pb2.PlanIngestTask) -> tasks_pb2.PlanIngestResult:
     if task.source.WhichOneof("source") == "hub":
         parts = [tasks_pb2.IngestPart(hub=part) for part in hub.parts(task.source.hub)]
     elif task.source.WhichOneof("source") == "upload":
-        parts = [tasks_pb2.IngestPart(upload=part) for part in uploads.parts(task.source.upload, task.upload_key)]
+        parts = [
+            tasks_pb2.IngestPart(upload=part) for part in uploaded_files.parts(task.source.upload, task.upload_key)
+        ]
     elif _is_documents(task.source.files):
         parts = [tasks_pb2.IngestPart(documents=part) for part in text_documents.parts(_files(task.source.files))]
     else:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import conversations, schemas, shards, source_errors
-from services.catalog.ingest.sources import delimited, files, hub, text_documents, uploads
+from services.catalog.ingest.sources import delimited, files, hub, text_documents, uploaded_files
 from services.runtime.storage import Storage
 
 ORIGIN = b"polytok.source"
@@ -94,7 +94,7 @@ def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
         case "documents":
             return text_documents.Documents(part.documents)
         case "upload":
-            return uploads.UploadRows(storage, part.upload)
+            return uploaded_files.UploadRows(storage, part.upload)
         case _:
             return files.SourceFile(part.file)
 

@@ -29,7 +29,7 @@ class EstimateJobHandler:
     """Wakes whoever waits for the estimate."""
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """A worker has begun."""
+        """Record that a worker has begun."""
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -38,11 +38,11 @@ class EstimateJobHandler:
         return []
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
-        """The answer is there."""
+        """Report the estimate."""
         await extractions.notify_changed(conn, job.id)
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
-        """The trial failed."""
+        """Report the failure of the trial."""
         await extractions.notify_changed(conn, job.id)
 
     async def cancelled(self, conn: AsyncConnection, job: Job) -> None:

@@ -38,7 +38,10 @@ class Permutation:
 
 
 def _mixed(value: int) -> int:
-    """The output function of SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators)."""
+    """Apply the output function of SplitMix64.
+
+    Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators.
+    """
     value = (value ^ value >> 30) * _FIRST & _MASK
     value = (value ^ value >> 27) * _SECOND & _MASK
     return value ^ value >> 31

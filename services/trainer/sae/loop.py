@@ -56,7 +56,7 @@ class TrainingLoop:
         *,
         ahead: int = 2,
     ) -> None:
-        """`data` has the hooks of the share; `ahead` is the number of batches to prefetch while a step computes."""
+        """Take `data` with the hooks of the share, and prefetch `ahead` batches while a step computes."""
         self._plan = training
         self._share = partition.get_share(training, group.rank)
         self._data = data

@@ -59,7 +59,7 @@ class TrainingJobHandler(RecordJobHandler):
         self._storage = storage
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """A worker has begun."""
+        """Record that a worker has begun."""
         began: sa.ColumnElement[Any] = sa.func.coalesce(sa.column("started_at"), sa.func.clock_timestamp())
         await self.change(conn, job, status="PROCESSING", started_at=began, phase="", phase_progress=0.0)
 
@@ -161,7 +161,7 @@ class TrainingJobHandler(RecordJobHandler):
         return record is not None and record.pause_requested
 
     async def paused(self, conn: AsyncConnection, job: Job, resume_point: bytes) -> None:
-        """The training is paused; its checkpoint is among its rows."""
+        """Record that the training is paused; its checkpoint is among its rows."""
         await self.change(conn, job, status="PAUSED", pause_requested=False)
 
 

@@ -115,7 +115,7 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
 
 
 def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
-    """The parameters flat, under names that a user knows, so that two of them can be told apart field by field."""
+    """Return the parameters flat, under names that a user knows, to compare two of them field by field."""
     flat: dict[str, object] = {
         "text_column": parameters.text_column,
         "max_length": parameters.max_length,

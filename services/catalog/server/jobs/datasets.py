@@ -41,7 +41,7 @@ class DatasetJobHandler(RecordJobHandler):
         self._shard_bytes = shard_bytes
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """The source is being looked at."""
+        """Mark the dataset: its source is being examined."""
         await self.change(conn, job, status="DOWNLOADING")
 
     async def next_stage(

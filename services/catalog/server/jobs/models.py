@@ -34,7 +34,7 @@ class ModelJobHandler(RecordJobHandler):
     repository = models
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """A model has no state between."""
+        """Do nothing: a model has no state between."""
 
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
@@ -80,4 +80,4 @@ class ModelJobHandler(RecordJobHandler):
         await self.failed(conn, job, Failure.of(errors.Cancelled("The inspection was cancelled.")))
 
     async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """A model shows no progress."""
+        """Do nothing: a model shows no progress."""

@@ -94,7 +94,7 @@ class RepairJobHandler(RecordJobHandler):
         self._storage = storage
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """A worker has begun."""
+        """Record that a worker has begun."""
         await self.change(conn, job, status="PROCESSING")
 
     async def next_stage(

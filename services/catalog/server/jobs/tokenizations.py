@@ -136,7 +136,7 @@ class TokenizationJobHandler(RecordJobHandler):
         self._storage = storage
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """A worker has begun."""
+        """Record that a worker has begun."""
         await self.change(conn, job, status="PROCESSING", started_at=sa.func.clock_timestamp())
 
     async def next_stage(

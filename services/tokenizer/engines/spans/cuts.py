@@ -89,7 +89,7 @@ def _code(character: str, alike: str) -> int:
 
 
 def _numbered(codes: Iterable[int]) -> dict[int, int]:
-    """Number code points from 1; those beyond the maximum share the last number, and with it all their pairs."""
+    """Assign numbers from 1 to code points; those beyond the maximum share the last, and with it all their pairs."""
     return {code: min(number, _MOST) for number, code in enumerate(sorted(set(codes)), 1)}
 
 

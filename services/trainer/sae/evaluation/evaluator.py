@@ -28,7 +28,7 @@ class Autoencoder(NamedTuple):
 
 
 def chunk(autoencoder: Autoencoder) -> int:
-    """Number of vectors whose latents fit in memory together."""
+    """Return the number of vectors whose latents fit in memory together."""
     return max(1, _CHUNK_ELEMENTS // autoencoder.d_sae)
 
 
