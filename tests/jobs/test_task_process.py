@@ -174,7 +174,10 @@ async def test_idle_child_stops_on_request(child: TaskProcess) -> None:
     ("command", "words"),
     [
         ([sys.executable, "-c", "raise SystemExit(4)"], r"\b4\b"),
-        ([sys.executable, "-c", "import os; os.write(int(os.environ['POLYTOK_CHILD_FD']), b'hello world')"], "come up"),
+        (
+            [sys.executable, "-c", "import os; os.write(int(os.environ['POLYTOK_CHILD_FD']), b'hello world')"],
+            "did not start",
+        ),
         (["/no/such/program"], "/no/such/program"),
     ],
 )
