@@ -188,7 +188,7 @@ def test_rows_of_a_shuffled_dataset(gpt2: LoadedModel) -> None:
         ({"tokens": [[3]]}, "COLUMN_NOT_FOUND", {"input_ids", "tokens"}),
         ({"input_ids": ["text"]}, "COLUMN_INVALID", {"input_ids", "string"}),
         ({"input_ids": [[0.5]]}, "COLUMN_INVALID", {"input_ids", "double"}),
-        ({"input_ids": [[3, None]]}, "COLUMN_INVALID", {"input_ids", "int64", "null"}),
+        ({"input_ids": [[3, None]]}, "COLUMN_INVALID", {"input_ids", "int64", "nulls"}),
         (
             {"input_ids": [[3, 4]], "attention_mask": [[1]]},
             "COLUMN_INVALID",
