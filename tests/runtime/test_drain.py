@@ -131,5 +131,5 @@ async def test_draining_ends_streams_at_once(watched: tuple[server.Server, Datas
             await call.read()
     error = channels.from_rpc_error(caught.value)
     assert isinstance(error, errors.Unavailable)
-    assert "stopping" in error.message
+    assert "shutting down" in error.message
     assert datasets.ended.is_set()
