@@ -41,8 +41,8 @@ def test_lost_passwords(tmp_path: pathlib.Path) -> None:
     (tmp_path / "postgres" / "data").mkdir(parents=True)
     done = up(POLYTOK_HOME=str(tmp_path))
     assert done.returncode == 1
-    assert re.search(rf"{tmp_path}/secrets\.json\b.*\bgone\b", done.stderr)
-    assert "from a copy" in done.stderr
+    assert re.search(rf"{tmp_path}/secrets\.json\b.*\bmissing\b", done.stderr)
+    assert "secrets.json from a backup" in done.stderr
     assert "Traceback" not in done.stderr
 
 
