@@ -102,7 +102,7 @@ def test_refused_passwords_are_not_written(folder: pathlib.Path) -> None:
     message = caught.value.message
     assert f"{home.secrets} is empty" in message
     assert "pg_control" in message
-    assert "Put secrets.json back from a copy" in message
+    assert "Restore secrets.json" in message
     assert home.secrets.read_bytes() == b""
 
 

@@ -172,7 +172,7 @@ def test_not_a_file(made: Made, tmp_path: pathlib.Path, name: str | int, what: s
     result = made.verify(sample=3)
     assert told(result) == [("NOT_A_FILE", file)]
     kind = {"folder": "a folder", "pipe": "a device, pipe or socket"}.get(what, "a symbolic link")
-    assert result.findings[0].message.startswith(f"{file} is {kind}, which is not followed or read")
+    assert result.findings[0].message.startswith(f"{file} is {kind} ")
     assert result.num_files == (0 if file == "polytok.json" else 4)
 
 
@@ -183,7 +183,7 @@ def test_a_link_in_place_of_the_folder(made: Made, tmp_path: pathlib.Path, place
     folder.symlink_to(tmp_path / place.replace("dangling", "none"))
     result = made.verify()
     assert told(result) == [("NOT_A_FILE", "")]
-    assert "there is a symbolic link" in result.findings[0].message
+    assert "a symbolic link" in result.findings[0].message
     assert result.num_files == 0
 
 
