@@ -109,7 +109,7 @@ class JobStoreHarness:
         self.database = database
         self.settings = settings
         self.handler = handler or FakeJobHandler()
-        self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="test-owner")
+        self.store = JobStore(TABLES, {KIND: self.handler}, settings, owner="testowner")
 
     async def create(self, *tasks: model.NewTask) -> uuid.UUID:
         """Make a record and its job, as a create RPC does."""
@@ -242,7 +242,7 @@ class JobServiceHarness:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[JobServiceHarness]:
         async with contextlib.AsyncExitStack() as stack:
-            self.client = await messaging.connect(self.messaging_settings, "test-owner")
+            self.client = await messaging.connect(self.messaging_settings, "testowner")
             stack.push_async_callback(messaging.close, self.client)
             await messaging.ensure_stream(self.client, self.subjects)
             listener = Listener(self._database_settings)
@@ -264,7 +264,7 @@ class JobServiceHarness:
 
     async def serve(self) -> None:
         """Start the lease service, on the port that it had if it ran before."""
-        self.server = Server(ServerSettings(port=self.port, drain_seconds=0), service="test-owner")
+        self.server = Server(ServerSettings(port=self.port, drain_seconds=0), service="testowner")
         servicer = LeaseServicer(self.harness.database, self.harness.store)
         register = leases_pb2_grpc.add_LeaseServiceServicer_to_server
         self.server.add(register, servicer, "polytok.jobs.v1.LeaseService")
@@ -282,7 +282,7 @@ class JobServiceHarness:
             self.subjects,
             "records",
             [TASK],
-            {"test-owner": stub or self.stub},
+            {"testowner": stub or self.stub},
             [sys.executable, str(TASK_PROCESS_PROGRAM)],
             **options,
         )

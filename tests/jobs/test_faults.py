@@ -143,7 +143,7 @@ async def test_every_message_delivered_twice_changes_nothing(service: JobService
 async def test_garbage_on_the_queue_is_dropped(service: JobServiceHarness) -> None:
     before = metrics.garbage._value.get()
     task_id = str(uuid.uuid4())
-    good = messages_pb2.TaskMessage(task_id=task_id, owner="test-owner", kind=job_harness.TASK, dispatch=1)
+    good = messages_pb2.TaskMessage(task_id=task_id, owner="testowner", kind=job_harness.TASK, dispatch=1)
     bad_owner = messages_pb2.TaskMessage(task_id=task_id, owner="../etc", kind=job_harness.TASK, dispatch=1)
     elsewhere = str(uuid.uuid4())
     jetstream = service.client.jetstream()
@@ -336,7 +336,7 @@ async def reconcile(service: JobServiceHarness) -> None:
 
 async def publish_task(service: JobServiceHarness, task_id: uuid.UUID, dispatch: int) -> None:
     message = messages_pb2.TaskMessage(
-        task_id=str(task_id), owner="test-owner", kind=job_harness.TASK, dispatch=dispatch
+        task_id=str(task_id), owner="testowner", kind=job_harness.TASK, dispatch=dispatch
     )
     subject = service.subjects.task(job_harness.TASK, task_id)
     await service.client.jetstream().publish(subject, message.SerializeToString())

@@ -206,7 +206,7 @@ async def test_hidden_message_is_sent_again(own_service: JobServiceHarness, own_
     await until(lambda: connected(own_service))
     with pytest.raises(TimeoutError):
         await fetch(own_service, 1)
-    queue = WorkQueue(own_service.client, own_service.subjects, "test-owner", 1, QueueHealth())
+    queue = WorkQueue(own_service.client, own_service.subjects, "testowner", 1, QueueHealth())
     task_id = await own_service.harness.task_id(job_id)
     assert own_service.subjects.task(job_harness.TASK, task_id) in await queue.pending()
 
@@ -228,7 +228,7 @@ async def test_hidden_message_is_sent_again(own_service: JobServiceHarness, own_
 async def test_broken_queue_is_reported(own_nats: OwnNats) -> None:
     client = await messaging.connect(MessagingSettings(url=own_nats.url), "test")
     health = QueueHealth()
-    queue = WorkQueue(client, messaging.Subjects("polytok"), "test-owner", 30, health)
+    queue = WorkQueue(client, messaging.Subjects("polytok"), "testowner", 30, health)
     await queue.check()
     assert health.trouble
     await own_nats.stop()
@@ -238,7 +238,7 @@ async def test_broken_queue_is_reported(own_nats: OwnNats) -> None:
     async def works() -> bool:
         queue.suspect()
         with contextlib.suppress(OSError):
-            await WorkQueue(client, messaging.Subjects("polytok"), "test-owner", 30, health).check()
+            await WorkQueue(client, messaging.Subjects("polytok"), "testowner", 30, health).check()
         return not health.trouble
 
     await until(works)

@@ -21,7 +21,7 @@ async def main(stop: process.StopSignal) -> None:
             messaging.Subjects(settings.namespace),
             "records",
             ["test.run"],
-            {"test-owner": leases_pb2_grpc.LeaseServiceStub(channel)},
+            {"testowner": leases_pb2_grpc.LeaseServiceStub(channel)},
             [sys.executable, str(pathlib.Path(__file__).with_name("fake_task_process.py"))],
         )
         await process.supervise(stop=stop, tasks={"worker": worker.run(stop)}, drain_seconds=60)
