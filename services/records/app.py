@@ -107,8 +107,12 @@ class RecordApp:
             if not connecting.done():
                 self.queue.fail("NATS cannot be reached. What is created runs late, or once it can.")
             client = await connecting
-        finally:
+        except BaseException:
             connecting.cancel()
+            await asyncio.wait({connecting}, timeout=_CONNECT_SECONDS)
+            if connecting.done() and not connecting.cancelled() and not connecting.exception():
+                await messaging.close(connecting.result())
+            raise
         self.queue.recover()
         try:
             subjects = messaging.Subjects(self._messages.namespace)

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 from nats.js import api
@@ -20,6 +19,7 @@ _log = logging.get(__name__)
 
 _DUPLICATE_WINDOW_SECONDS = 120
 _STREAM_NAME_IN_USE = 10058
+_MAX_CANCELS = 20
 
 
 def check_cancelled() -> None:
@@ -63,25 +63,45 @@ class Subjects:
 
 
 async def connect(settings: MessagingSettings, name: str) -> Client:
-    """Connect, waiting as long as it takes, and reconnect forever; log each change of state."""
+    """Connect, waiting as long as it takes, and reconnect forever; log each change of state.
+
+    Leaves no socket open if it is cancelled on the way, as nats-py by itself does.
+    """
     state = _ConnectionLog()
-    return await nats.connect(
-        settings.url,
-        name=name,
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.5,
-        connect_timeout=5,
-        ping_interval=20,
-        max_outstanding_pings=2,
-        error_cb=state.failed,
-        disconnected_cb=state.disconnected,
-        reconnected_cb=state.reconnected,
+    client = Client()
+    connecting = asyncio.create_task(
+        client.connect(
+            settings.url,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # any number of seconds will do
+            connect_timeout=5,
+            ping_interval=20,
+            max_outstanding_pings=2,
+            error_cb=state.failed,
+            disconnected_cb=state.disconnected,
+            reconnected_cb=state.reconnected,
+        ),
+        name="connect to nats",
     )
+    try:
+        await asyncio.shield(connecting)
+    except BaseException:
+        # While it waits for the server's greeting, nats-py swallows a cancellation and tries again.
+        for _ in range(_MAX_CANCELS):
+            if connecting.done():
+                break
+            connecting.cancel()
+            await asyncio.wait({connecting}, timeout=0.1)
+        await close(client)
+        raise
+    return client
 
 
 async def close(client: Client) -> None:
     """Close a connection, even if its server is unavailable."""
-    with contextlib.suppress(nats.errors.Error, OSError):
+    # nats-py asserts that a client was connected once.
+    with contextlib.suppress(nats.errors.Error, OSError, AssertionError):
         await client.close()
 
 

@@ -98,4 +98,4 @@ def test_delete_a_dataset_with_a_running_tokenization(
 
 def test_delete_a_model_in_use(command: Command, bystander: Bystander) -> None:
     message = command.refused("model", "delete", bystander.model, code=5)
-    check_names(message, f"models/{bystander.model}", f"datasets/{bystander.dataset}/tokenizations/{bystander.model}")
+    check_names(message, f"models/{bystander.model}", f"tokenizations/{bystander.model}")

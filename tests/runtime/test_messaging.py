@@ -121,3 +121,26 @@ async def test_connecting_waits_for_the_server(absent_server: nats_servers.Nats)
 
 def test_the_password_stays_out_of_the_settings_repr(nats_server: nats_servers.Nats) -> None:
     assert nats_server.url not in repr(settings.MessagingSettings(url=nats_server.url))
+
+
+async def test_cancelled_connect_leaves_no_socket_open() -> None:
+    accepted: asyncio.Queue[asyncio.StreamReader] = asyncio.Queue()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.put_nowait(reader)
+        # The end of what the client sends: it closed its socket.
+        await reader.read()
+        writer.close()
+        closed.set()
+
+    closed = asyncio.Event()
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"nats://127.0.0.1:{port}"
+        connecting = asyncio.create_task(messaging.connect(settings.MessagingSettings(url=url), "test"))
+        await accepted.get()
+        connecting.cancel()
+        async with asyncio.timeout(60):
+            await asyncio.wait({connecting})
+            await closed.wait()
+    assert connecting.cancelled()
