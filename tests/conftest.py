@@ -34,7 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read by torch when a test first imports it, and inherited by the processes that tests start. Tiny matrices are no work
 # to share: threads only wait for one another behind every operation. Where a run asks for several all the same, they
-# sleep while they wait: spinning keeps a core from whoever they wait for.
+# sleep while they wait: spinning keeps a core from what they wait for.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

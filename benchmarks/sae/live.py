@@ -144,11 +144,11 @@ def _bare(model: models.LoadedModel, rows: Any, size: Size, device: str) -> floa
 
 def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, folder: pathlib.Path) -> float:
     """Yield the steps per second of a training, including metrics, once its buffer is full."""
-    told: list[tuple[int, float]] = []
+    seen_steps: list[tuple[int, float]] = []
 
     def on_rows(found: list[reports.Row]) -> None:
         if isinstance(found[0], reports.MetricsRow):
-            told.append((found[0].step, time.perf_counter()))
+            seen_steps.append((found[0].step, time.perf_counter()))
 
     train.train(
         _plan(size, device),
@@ -157,7 +157,7 @@ def _trained(model: models.LoadedModel, rows: Any, size: Size, device: str, fold
         on_rows=on_rows,
         resume=False,
     )
-    (first, began), (last, ended) = told[0], told[-1]
+    (first, began), (last, ended) = seen_steps[0], seen_steps[-1]
     return (last - first) / (ended - began)
 
 

@@ -72,8 +72,8 @@ def is_common(name: str, n_layers: int) -> bool:
 
 def find_problems(names: Sequence[str], structure: ModelStructure) -> list[tuple[int, str]]:
     """Return the indices of invalid names, each with what is wrong with it."""
-    told = ((place, find_problem(name, structure)) for place, name in enumerate(names))
-    return [(place, message) for place, message in told if message]
+    problems = ((place, find_problem(name, structure)) for place, name in enumerate(names))
+    return [(place, message) for place, message in problems if message]
 
 
 def suggest(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -36,8 +36,8 @@ def parse_hooks(names: Sequence[str], description: ModelDescription) -> tuple[Ho
     found, wrong = [], []
     known = describe_structure(description, with_modules=not all(_is_point(name) for name in names))
     for name in dict.fromkeys(names):
-        if told := hook_names.find_problem(name, known, patterns=False):
-            wrong.append(told)
+        if problem := hook_names.find_problem(name, known, patterns=False):
+            wrong.append(problem)
         else:
             found.append(_hook(name, description, known))
     if wrong:

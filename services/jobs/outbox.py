@@ -76,7 +76,7 @@ class Outbox:
         return None if first is None else float(first.total_seconds())
 
     async def lock_due(self, conn: AsyncConnection, limit: int) -> Sequence[sa.Row[Any]]:
-        """Lock due outbox rows, except those locked by others; `live` tells whether they still need publishing."""
+        """Lock due outbox rows, except those locked by others; `live` says whether they still need publishing."""
         outbox, tasks, jobs = self._outbox, self._tasks, self._jobs
         ready = sa.and_(tasks.c.state == TaskState.READY.value, tasks.c.dispatch == outbox.c.dispatch)
         query = (

@@ -1,4 +1,4 @@
-"""Etags (AIP-154): whoever changes a record changes the one that it has read."""
+"""Etags (AIP-154): a change applies to the version that the caller read, or fails."""
 
 import hashlib
 from datetime import datetime

@@ -127,7 +127,7 @@ class GarbageCollector:
         now = time.monotonic()
         seen = {}
         for key in orphans:
-            # A folder that grows is at work, though no record tells of it yet. ("0" comes after "/".)
+            # A folder that grows is at work, though no record refers to it yet. ("0" comes after "/".)
             below = hash(tuple(listed[bisect.bisect_left(listed, f"{key}/") : bisect.bisect_left(listed, f"{key}0")]))
             before = self._seen.get(key)
             seen[key] = before if before and before[0] == below else (below, now)

@@ -1,6 +1,6 @@
 """What extractor and trainer ask of others: models, and what they read, held for as long as they do.
 
-A tokenization is held in the catalog, an extraction in the extractor; whoever holds prolongs that until its work ends.
+A tokenization is held in the catalog, an extraction in the extractor; the holder renews its holds until its work ends.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ class Hold(NamedTuple):
     holder: str
     """Resource name, such as `extractions/{id}`."""
     manifest_digest: str
-    """Which files are read: another's that were made anew under the name are none of the holder's business."""
+    """Which files are read: files recreated under the same name are not these."""
 
 
 class HoldApi(Protocol):
-    """Whoever owns what is read; its calls raise our errors."""
+    """The service that owns what is read; its calls raise Polytok's errors."""
 
     async def hold(self, hold: Hold) -> object:
         """Hold something, or prolongs that. Raises NotFound, FailedPrecondition (NOT_READY, RESOURCE_CHANGED)."""
@@ -109,13 +109,13 @@ async def await_reply(call: Awaitable[Reply], who: str = "The catalog, which kno
     except grpc.aio.AioRpcError as error:
         found = channels.from_rpc_error(error)
         if isinstance(found, errors.Unavailable | errors.DeadlineExceeded):
-            # Whoever reads this called another service, which does answer.
+            # The reader of this message called another service, which does answer.
             raise type(found)(f"{who} does not answer; try again when it is back. ({found.message})") from error
         raise found from error
 
 
 class HoldRouter:
-    """Holds at whoever owns a thing, by the collection that its name begins with: `datasets`, `extractions`."""
+    """Routes hold requests to the owning service by resource collection: `datasets`, `extractions`."""
 
     def __init__(self, owners: Mapping[str, HoldApi]) -> None:
         self._owners = owners
@@ -189,13 +189,13 @@ class HoldRenewer:
                 await self._owners.hold(hold)
                 held.append(hold)
             except (errors.NotFound, errors.FailedPrecondition) as error:
-                # Whoever reads the files finds out by their manifest, and tells the user.
+                # The worker that reads the files finds out by their manifest, and reports it.
                 _log.warning("hold lost", resource=hold.resource, holder=hold.holder, error=error.message)
             except errors.PolytokError as error:
                 # One owner that is away must not cost the holds at another.
                 away.add(_collection(hold))
                 _log.warning("holds put off", resource=hold.resource, error=error.message)
-        # What ended or was deleted while this went on had its hold released, perhaps before it was made anew here.
+        # The hold of what ended or was deleted meanwhile was released, perhaps before it was renewed here.
         live = {hold.holder for hold in await self._ledger.live()} if held else set()
         for hold in held:
             if hold.holder not in live:

@@ -1,7 +1,7 @@
 """Who reads a record right now: holds, which end by the database's clock. What is held is not deleted.
 
-Whoever deletes locks the record for a change (`Lock.CHANGE`) and then asks for holders; whoever holds locks it against
-that (`Lock.REFERENCE`): of a deletion and a hold that come at once, one is first and the other is told.
+A deletion locks the record for a change (`Lock.CHANGE`) and then asks for holders; a hold locks it against
+that (`Lock.REFERENCE`): of a deletion and a hold that come at once, one is first and the other is refused.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class HoldStore:
         self._of = next(iter(rows.c))
 
     async def hold(self, conn: AsyncConnection, uid: object, holder: str, ttl: timedelta) -> datetime:
-        """Make or prolongs a hold, never shortens it; tells when it ends. The caller has the record locked."""
+        """Create or extend a hold, never shorten it; return when it ends. The caller has the record locked."""
         ends = sa.func.clock_timestamp() + sa.literal(ttl, sa.Interval)
         insert = upsert(self._rows).values({self._of: uid, "holder": holder, "expires_at": ends})
         statement = insert.on_conflict_do_update(
@@ -75,10 +75,9 @@ def resource_held_error(resource: str, holders: Sequence[str]) -> errors.FailedP
 
 
 def resource_replaced_error(resource: str, holder: str) -> errors.FailedPrecondition:
-    """Tell that what is there is not what the holder began with."""
+    """Return the error for a holder whose resource was recreated."""
     return errors.FailedPrecondition(
-        f"{resource} was deleted and made anew since {holder} began: its files are not the same any more. "
-        f"Delete {holder} and make it anew.",
+        f"{resource} was recreated after {holder} started, so its files have changed. Delete and recreate {holder}.",
         reason="RESOURCE_CHANGED",
         metadata={"resource": resource},
     )

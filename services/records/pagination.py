@@ -71,7 +71,7 @@ def read(request: _Request, *kinds: type) -> list[Any] | None:
 
 
 def write(request: _Request, *parts: Any) -> str:
-    """Return a page token that tells where the next page begins."""
+    """Return a page token for where the next page begins."""
     return base64.urlsafe_b64encode(json.dumps([_digest(request), *parts]).encode()).decode()
 
 

@@ -12,7 +12,7 @@ from polytok import errors
 from services.runtime.storage import Storage
 
 MANIFESTS = frozenset({"state.json", "dataset_info.json", "polytok.json"})
-"""What makes a folder of Arrow files one that `datasets.load_from_disk` opens, and what Polytok tells of it."""
+"""The files that make a folder of Arrow files one that `datasets.load_from_disk` opens, and the manifest."""
 
 
 class StagedFile(Protocol):

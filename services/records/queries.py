@@ -18,7 +18,7 @@ class Lock(enum.Enum):
     REFERENCE = "reference"
     """Deleting it; any number may hold this at once."""
     CHANGE = "change"
-    """Changing it, deleting it, and referring to it anew."""
+    """Changing it, deleting it, and adding a reference to it."""
 
 
 class Cursor(NamedTuple):

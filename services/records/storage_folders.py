@@ -1,6 +1,6 @@
 """Folders in the storage that belong to a record: emptied only when no record, or none that uses them, is left.
 
-What is deleted and made again may have the same folder. Whoever makes the record or empties the folder
+What is deleted and made again may have the same folder. The transaction that creates the record or empties the folder
 holds an advisory lock on it until the transaction ends, so that neither takes the other's files.
 """
 

@@ -84,5 +84,5 @@ async def _follow_up(unit: UnitOfWork) -> None:
         try:
             await each()
         except errors.PolytokError as error:
-            # The change is committed and the caller is told so; the garbage collector does what is left.
+            # The change is committed and reported as such; the garbage collector does what is left.
             _log.warning("clean-up put off", error=error.message)

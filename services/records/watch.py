@@ -1,6 +1,6 @@
 """Watching a record: what it is now, then every change from whichever replica, until it is at rest.
 
-Changes are told by Postgres (`services.runtime.notifications`), live progress by NATS; both may be lost, so the
+Changes come from Postgres (`services.runtime.notifications`), live progress from NATS; both may be lost, so the
 record is also read again every other second.
 """
 
@@ -50,7 +50,7 @@ class ProgressSource(Protocol):
 class Watch:
     """Wakes the streams that watch a record when it changes.
 
-    `channel` is the Postgres channel on which the service tells the uids of records that changed.
+    `channel` is the Postgres channel on which the service publishes the uids of records that changed.
     """
 
     def __init__(self, database: Database, listener: Listener, channel: str) -> None:
@@ -70,7 +70,7 @@ class Watch:
 
     @contextlib.contextmanager
     def listening(self, uid: str) -> Generator[asyncio.Event]:
-        """Return an event that is set whenever a uid is told, and whenever wake-ups may have been lost."""
+        """Return an event that is set whenever a uid is published, and whenever wake-ups may have been lost."""
         event = asyncio.Event()
         self._waiting[uid].add(event)
         try:

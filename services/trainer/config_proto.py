@@ -12,7 +12,7 @@ from polytok.trainer.v1 import saes_pb2, trainings_pb2
 from services.trainer.sae import configs
 
 UNKNOWN_WIDTH = 2**31 - 1
-"""Stands for the width of a hook that only running the model tells; no plan refuses it."""
+"""Stands for the width of a hook that is known only by running the model; no plan refuses it."""
 
 _LONGEST_NAME = 63
 _MOST_ROWS = 50

@@ -56,7 +56,7 @@ async def forge_ids(catalog: harness.CatalogHarness, record: tokenizations_pb2.T
 async def forge_manifest(
     catalog: harness.CatalogHarness, record: tokenizations_pb2.Tokenization, change: Callable[[dict[str, Any]], object]
 ) -> None:
-    """Change the manifest, and its digest wherever that is told."""
+    """Change the manifest, and its digest wherever it is recorded."""
     folder = pathlib.Path(record.tokenized_path)
     manifest = json.loads((folder / "polytok.json").read_text())
     change(manifest)

@@ -1,4 +1,4 @@
-"""What a worker's error is stays on the record: class, violations and metadata, for whoever reads it."""
+"""What a worker's error is stays on the record: class, violations and metadata."""
 
 from typing import Any
 

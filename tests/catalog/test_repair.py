@@ -314,7 +314,7 @@ async def test_sharing_during_replacement(
     job = (await _repair(docs)).repair.job
     await runner.run_until(job, "tokenize.publish")
     async with docs.database.transaction() as conn:
-        # Both wait for this lock, or for whoever waits for it.
+        # Both wait for this lock, or for the one that waits for it.
         await storage_folders.lock(conn, record.tokenized_path.removeprefix(docs.storage.uri("x")[:-1]))
         calls = {"share": docs.tokenize("docs", "other", **PLANS["plain"]), "publish": runner.step(job)}
         running = []

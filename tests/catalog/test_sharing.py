@@ -96,7 +96,7 @@ async def test_the_same_tokenizer_is_ready_at_once(ready) -> None:
         tokenizations_pb2.ResolveTokenizationRequest(dataset="datasets/docs", model="models/gpt2-medium")
     )
     assert resolved.tokenization.tokenized_path == first.tokenized_path
-    # Whoever shares with one that shares has them from the maker.
+    # One that shares with one that shares has them from the maker.
     assert (await ready.tokenize("docs", "gpt2-xl")).shared_from == _name("gpt2")
     watched = [
         reply.tokenization.state

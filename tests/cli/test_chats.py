@@ -54,10 +54,10 @@ def test_conversations_of_both_forms(polytok_: Run, folder: pathlib.Path, tmp_pa
         name = samples.unique("chats")
         rows = [{"id": f"c{place}", "source": "test", column: chat} for place, chat in enumerate(chats)]
         assert polytok_("dataset", "add", name, jsonl(tmp_path / f"{column}.jsonl", rows)).code == 0
-        told = polytok_("tokenize", name, "-m", model, "--watch")
-        assert told.code == 0, told.err
+        reported = polytok_("tokenize", name, "-m", model, "--watch")
+        assert reported.code == 0, reported.err
         reason = "it is the only column of conversations"
-        assert f"column `{column}` of {name}" in told.out
+        assert f"column `{column}` of {name}" in reported.out
         made = polytok_("tokenization", "show", name, model, "--json").json()
         assert (made["parameters"]["text_column"], made["parameters"]["column_choice"]) == (column, reason)
         assert made["parameters"]["add_special_tokens"] is False
@@ -92,7 +92,7 @@ def test_a_template_of_ones_own(polytok_: Run, folder: pathlib.Path, tmp_path: p
     assert made["parameters"]["text_column"] == "messages"
     expected = oracle(folder, add_generation_prompt=True, truncation=True, max_length=64)
     assert datasets.load_from_disk(made["tokenized_path"])["input_ids"][:] == expected
-    # Another template is another tokenization, told without printing both.
+    # Another template is another tokenization, reported without printing both.
     file.write_text(TEMPLATE + " ")
     other = polytok_(*command, "--max-length", "64")
     assert other.code == 5
@@ -132,9 +132,9 @@ def test_the_text_column_is_reported(polytok_: Run, ready: tuple[str, str], tmp_
     _, model = ready
     name = samples.unique("columns")
     polytok_("dataset", "add", name, jsonl(tmp_path / "a.jsonl", [{"title": "t", "content": text} for text in "abc"]))
-    told = polytok_("tokenize", name, "-m", model).out
+    reported = polytok_("tokenize", name, "-m", model).out
     chosen = polytok_("tokenization", "show", name, model, "--json").json()["parameters"]["column_choice"]
-    (line,) = (line for line in told.splitlines() if "`content`" in line)
+    (line,) = (line for line in reported.splitlines() if "`content`" in line)
     assert name in line
     assert chosen in line
     assert "`content`" not in polytok_("tokenize", name, "-m", model, "--column", "content").out
@@ -161,10 +161,10 @@ def test_conversations_follow_the_registered_template(polytok_: Run, tmp_path: p
     polytok_("model", "add", model, folder)
     (tmp_path / "tools.jsonl").write_text("\n".join(EXACT))
     polytok_("dataset", "add", name, tmp_path / "tools.jsonl")
-    told = polytok_("tokenize", name, "-m", model, "--truncation", "none", "--watch")
-    assert told.code == 0, told.err
-    assert "column `tools`" in told.out
-    assert "column `documents`" in told.out
+    reported = polytok_("tokenize", name, "-m", model, "--truncation", "none", "--watch")
+    assert reported.code == 0, reported.err
+    assert "column `tools`" in reported.out
+    assert "column `documents`" in reported.out
     made = polytok_("tokenization", "show", name, model, "--json").json()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rows = [json.loads(row) for row in EXACT]
@@ -190,6 +190,6 @@ def test_conversations_follow_the_registered_template(polytok_: Run, tmp_path: p
         assert f"chat template in '{folder}'" in failure.err
     other = samples.unique("without")
     polytok_("model", "add", other, folder)
-    told = polytok_("tokenize", name, "-m", other, "--watch")
-    (line,) = (line for line in told.out.splitlines() if f"models/{other}" in line and "--no-tools" in line)
+    reported = polytok_("tokenize", name, "-m", other, "--watch")
+    (line,) = (line for line in reported.out.splitlines() if f"models/{other}" in line and "--no-tools" in line)
     assert "1 conversations" in line

@@ -39,8 +39,8 @@ def test_a_record_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
         "row=17",
     ):
         assert shown.count(text) == 1, (text, shown)
-    told = json.loads(printed(output.Output(as_json=True), capsys, document, ""))["error"]
-    assert told == json_documents.error(SENT)["error"]
+    reported = json.loads(printed(output.Output(as_json=True), capsys, document, ""))["error"]
+    assert reported == json_documents.error(SENT)["error"]
 
 
 def test_a_training_shows_it(capsys: pytest.CaptureFixture[str]) -> None:

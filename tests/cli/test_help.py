@@ -88,7 +88,7 @@ def test_help_shows_ranges_defaults_and_variables(here: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (("dataset", "show"), "'DATASET'"),
         (("dataset", "sow", "docs"), "'sow'"),
@@ -97,12 +97,12 @@ def test_help_shows_ranges_defaults_and_variables(here: Run) -> None:
         (("dataset", "add", "docs", "a.jsonl", "--metadata", "team"), "KEY=VALUE"),
     ],
 )
-def test_wrong_usage(here: Run, arguments: tuple[str, ...], told: str) -> None:
+def test_wrong_usage(here: Run, arguments: tuple[str, ...], reported: str) -> None:
     result = here(*arguments, "--catalog", "127.0.0.1:1")
     assert result.code == 2
-    assert told in result.err
+    assert reported in result.err
     assert result.out == ""
-    assert told in here(*arguments, "--catalog", "127.0.0.1:1", "--json").error()["message"]
+    assert reported in here(*arguments, "--catalog", "127.0.0.1:1", "--json").error()["message"]
 
 
 def test_no_stack(here: Run) -> None:

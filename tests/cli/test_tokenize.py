@@ -124,10 +124,10 @@ def test_records_made_before_an_error_are_reported(
 
 @pytest.mark.parametrize(("separator", "is_told"), [("NONE", True), ("BOS", False)])
 def test_no_separator_is_reported(separator: str, is_told: bool) -> None:
-    told: list[str] = []
-    run = types.SimpleNamespace(out=types.SimpleNamespace(remark=told.append))
+    reported: list[str] = []
+    run = types.SimpleNamespace(out=types.SimpleNamespace(remark=reported.append))
     packed = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/qwen~packed")
     packed.parameters.packing.separator = tokenizations_pb2.Packing.Boundary.Value(f"BOUNDARY_{separator}")
     plain = tokenizations_pb2.Tokenization(name="datasets/docs/tokenizations/other")
     tokenize._print_unseparated(run, [packed, plain])
-    assert [("qwen" in text, "--separator eos" in text) for text in told] == [(True, True)] * is_told
+    assert [("qwen" in text, "--separator eos" in text) for text in reported] == [(True, True)] * is_told

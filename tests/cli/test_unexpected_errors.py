@@ -33,10 +33,10 @@ def test_numbers_that_are_too_large(
 ) -> None:
     for service in ("TOKENIZER", "EXTRACTOR", "TRAINER"):
         monkeypatch.setenv(f"POLYTOK_{service}_ADDRESS", "127.0.0.1:1")
-    told = here(*arguments, "--catalog", "127.0.0.1:1")
-    assert told.code == 2
-    assert told.err.startswith(f"Error: {field} ")
-    assert len(told.err.splitlines()) == 1
+    reported = here(*arguments, "--catalog", "127.0.0.1:1")
+    assert reported.code == 2
+    assert reported.err.startswith(f"Error: {field} ")
+    assert len(reported.err.splitlines()) == 1
     failure = here(*arguments, "--catalog", "127.0.0.1:1", "--json").error()
     assert failure["kind"] == "InvalidArgument"
     assert failure["violations"][0]["field"] == field
@@ -48,9 +48,9 @@ def test_an_exception_of_pythons_own(here: Run, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(session, "start", fail)
     monkeypatch.delenv("POLYTOK_TRACEBACK", raising=False)
-    told = here("status")
-    assert (told.code, told.out) == (1, "")
-    (line,) = told.err.splitlines()
+    reported = here("status")
+    assert (reported.code, reported.out) == (1, "")
+    (line,) = reported.err.splitlines()
     assert [named for named in ("ZeroDivisionError: by zero", "POLYTOK_TRACEBACK=1") if named not in line] == []
     failure = here("status", "--json").error()
     assert (failure["kind"], failure["retryable"]) == ("Internal", False)

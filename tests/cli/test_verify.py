@@ -92,7 +92,7 @@ def test_a_flipped_bit(polytok_: Run, made: tuple[str, pathlib.Path]) -> None:
     shown = polytok_("tokenization", "verify", name)
     assert shown.code == 1
     assert path.name in shown.out
-    # It is told, and the record is left alone.
+    # It is reported, and the record is left alone.
     assert polytok_("tokenization", "show", name, "--json").json()["state"] == "READY"
 
 

@@ -48,14 +48,14 @@ def test_lock_is_held_while_children_live(tmp_path: pathlib.Path) -> None:
     holder, child = hold(tmp_path / "lock")
     holder.kill()
     holder.wait()
-    told: list[bool] = []
+    reported: list[bool] = []
 
     def waiting() -> None:
-        told.append(processes.is_alive(child))
+        reported.append(processes.is_alive(child))
         os.kill(child, signal.SIGKILL)
 
     os.close(lock.acquire(tmp_path / "lock", waiting=waiting))
-    assert told == [True]
+    assert reported == [True]
 
 
 def test_reused_process_id_is_not_holder(tmp_path: pathlib.Path) -> None:
@@ -64,12 +64,12 @@ def test_reused_process_id_is_not_holder(tmp_path: pathlib.Path) -> None:
     holder.wait()
     # This very process lives, but it is not the one that wrote the file.
     (tmp_path / "lock").write_text(f"{os.getpid()} 1")
-    told: list[str] = []
+    reported: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lock, "_WAIT_SECONDS", 0.2)
         with pytest.raises(lock.AlreadyRunning, match="killed"):
-            lock.acquire(tmp_path / "lock", waiting=lambda: told.append("waiting"))
-    assert told == ["waiting"]
+            lock.acquire(tmp_path / "lock", waiting=lambda: reported.append("waiting"))
+    assert reported == ["waiting"]
     os.kill(child, signal.SIGKILL)
     servers.await_condition(lambda: can_acquire(tmp_path / "lock"), "the lock is free")
 

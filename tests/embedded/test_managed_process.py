@@ -22,7 +22,7 @@ import http.server, json, os, pathlib, signal, sys, time
 mode = pathlib.Path(os.environ["MODE"]).read_text()
 print("mode", mode, flush=True)
 if mode == "failing":
-    sys.exit("told to fail")
+    sys.exit("meant to fail")
 if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -117,7 +117,7 @@ async def test_failed_restart_is_retried_with_backoff(kept: Kept) -> None:
     await reached(kept, "probe", "code 1", " 1 s")
     kept.mode.write_text("obeying")
     await reached(kept, "probe", "ready")
-    assert any("told to fail" in line for line in kept.reports)
+    assert any("meant to fail" in line for line in kept.reports)
     keeping.cancel()
 
 
@@ -154,7 +154,7 @@ async def test_failed_start_includes_log_tail(kept: Kept) -> None:
     kept.mode.write_text("failing")
     with pytest.raises(managed_process.StartFailed, match=r"^probe .*\bcode 1\b") as caught:
         await kept.keeper.start()
-    assert caught.value.message.endswith("mode failing\ntold to fail")
+    assert caught.value.message.endswith("mode failing\nmeant to fail")
     assert str(kept.keeper.log.path) in caught.value.message
 
 

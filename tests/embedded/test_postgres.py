@@ -75,12 +75,12 @@ async def test_lost_passwords_are_replaced_and_data_is_kept(folder: pathlib.Path
         # Its log is still to be replayed.
         process.kill()
         process.wait()
-    home, told = Home(folder.parent), list[str]()
+    home, reported = Home(folder.parent), list[str]()
     if content is not None:
         home.secrets.write_bytes(content)
-    passwords = supervisor.passwords_of(home, told.append)
-    assert len(told) == 1
-    assert str(home.secrets) in told[0]
+    passwords = supervisor.passwords_of(home, reported.append)
+    assert len(reported) == 1
+    assert str(home.secrets) in reported[0]
     assert json.loads(home.secrets.read_text()) == passwords
     assert home.secrets.stat().st_mode & 0o777 == 0o600
     second = Postgres(folder, port=ports.free_port(), password=passwords["postgres"])
@@ -89,8 +89,8 @@ async def test_lost_passwords_are_replaced_and_data_is_kept(folder: pathlib.Path
         assert len(await marks(second)) == 2
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(second.url.replace(passwords["postgres"], servers.PASSWORD))
-    assert supervisor.passwords_of(home, told.append) == passwords
-    assert len(told) == 1
+    assert supervisor.passwords_of(home, reported.append) == passwords
+    assert len(reported) == 1
 
 
 def test_refused_passwords_are_not_written(folder: pathlib.Path) -> None:

@@ -60,16 +60,16 @@ def test_stack_publishes_its_addresses(stack: stacks.Stack) -> None:
             assert answer.status == 200, name
     assert facts["storage_root"] == str(stack.home / "data")
     assert (stack.home / "stack.json").stat().st_mode & 0o777 == 0o600
-    told = stack.output.read_text()
-    assert re.search(r"\bpostgres\b.*\bready\b", told)
-    assert re.search(rf"\bready\b.* \d+\.\d s\b.*{re.escape(facts['catalog_address'])}", told)
+    reported = stack.output.read_text()
+    assert re.search(r"\bpostgres\b.*\bready\b", reported)
+    assert re.search(rf"\bready\b.* \d+\.\d s\b.*{re.escape(facts['catalog_address'])}", reported)
 
 
 def test_passwords_are_on_no_command_line(stack: stacks.Stack) -> None:
     secrets = json.loads((stack.home / "secrets.json").read_text()).values()
     for pid in (stack.process.pid, *whole(stack)["pids"].values()):
-        told = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
-        assert not any(secret in told for secret in secrets)
+        reported = pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+        assert not any(secret in reported for secret in secrets)
 
 
 def test_second_stack_on_same_home_is_refused(stack: stacks.Stack) -> None:
@@ -128,12 +128,12 @@ def test_failed_service_is_reported_in_one_line() -> None:
     environment = {**os.environ, "POLYTOK_EXTRACTOR_RANGE_BYTES": "many"}
     with stacks.new_home() as home, stacks.started(home, environment=environment) as stack:
 
-        def told() -> list[str]:
+        def reported() -> list[str]:
             lines = stack.output.read_text().splitlines()
             return [line for line in lines if line.startswith("polytok: extractor ")]
 
-        await_condition(lambda: len(told()) > 1, "it is tried again")
-        assert "POLYTOK_EXTRACTOR_RANGE_BYTES" in told()[0]
+        await_condition(lambda: len(reported()) > 1, "it is tried again")
+        assert "POLYTOK_EXTRACTOR_RANGE_BYTES" in reported()[0]
         await_condition(lambda: bool(stack.facts["pids"].get("trainer")), "the trainer, which comes after it, runs")
         assert serves(stack.catalog_address)
         # What tells how to reach the stack may get lost, and comes back.

@@ -42,10 +42,10 @@ def test_every_option_is_in_the_story() -> None:
         tokenization_arguments.Chat,
     )
     options = {option for kind in kinds for option in kind.__annotations__}
-    told = {option for variant in example.VARIANTS.values() for option in used(variant)}
+    reported = {option for variant in example.VARIANTS.values() for option in used(variant)}
     (chat,) = re.findall(r"chat=(\{.+\})", SCRIPT.read_text())
     chat = {"chat", *re.findall(r'"(\w+)": ', chat)}
-    assert told | chat == options
+    assert reported | chat == options
 
 
 def test_the_page_shows_what_the_script_has() -> None:
@@ -62,8 +62,8 @@ def test_the_example_runs_and_cleans_up(stack: Stack) -> None:
         [sys.executable, SCRIPT], env=stack.env, capture_output=True, text=True, timeout=170, check=False
     )
     assert done.returncode == 0, done.stderr
-    for told in ("example-chats: ", "windows", "Verified: ", "example-marks: column messages"):
-        assert told in " ".join(done.stdout.split())
+    for reported in ("example-chats: ", "windows", "Verified: ", "example-marks: column messages"):
+        assert reported in " ".join(done.stdout.split())
     assert not (stack.home / "example").exists()
     with polytok.Client(stack.catalog_address) as client:
         assert not [each.name for each in client.datasets.list() if "example" in each.name]

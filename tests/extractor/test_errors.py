@@ -48,7 +48,7 @@ async def test_of_a_training(extractor, tokenized, migrated_database_settings, m
         lease = await leases.AcquireLease(
             leases_pb2.AcquireLeaseRequest(task_id=task, worker="fake-worker", request_id=str(uuid.uuid4()))
         )
-        told = failures.to_task_error(SENT)
-        await leases.FailTask(leases_pb2.FailTaskRequest(task_id=task, epoch=lease.epoch, error=told))
+        reported = failures.to_task_error(SENT)
+        await leases.FailTask(leases_pb2.FailTaskRequest(task_id=task, epoch=lease.epoch, error=reported))
         check(await trainer.get(created.name))
         assert not (await trainer.retry(created.name)).HasField("error")

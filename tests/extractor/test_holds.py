@@ -1,4 +1,4 @@
-"""Holds on extractions: what a training reads is not deleted until the training ends, whoever dies meanwhile."""
+"""Holds on extractions: what a training reads is not deleted until the training ends, whatever dies meanwhile."""
 
 import asyncio
 import contextlib
@@ -209,7 +209,7 @@ async def test_an_extractor_that_is_away_keeps_no_hold_at_the_catalog(
                 return created.name not in await extractor.holders()
 
             await until(released, "the hold on the tokenization is released")
-            # What could not be told to the extractor is remembered.
+            # What could not be reported to the extractor is remembered.
             (kept,) = await trainer.ended()
             assert kept == created.name
 

@@ -158,12 +158,12 @@ def test_a_limit_of_tokens(model: LoadedModel, tmp_path: pathlib.Path, limit: in
 
 
 def test_progress_is_reported(model: LoadedModel, tmp_path: pathlib.Path) -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     settings = extraction.RangeSettings(hooks=HOOKS, context_size=16, batch_size=4)
     extraction.extract(
-        model, tiny_models.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: told.append(now)
+        model, tiny_models.dataset(PACKED), 10, 20, settings, tmp_path, "part", lambda *now: reported.append(now)
     )
-    assert told == [(done, 20) for done in (4, 8, 12, 16, 20)]
+    assert reported == [(done, 20) for done in (4, 8, 12, 16, 20)]
 
 
 def test_float16(model: LoadedModel, tmp_path: pathlib.Path) -> None:

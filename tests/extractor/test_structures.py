@@ -59,7 +59,7 @@ async def test_a_structure_is_computed_once(structures, tmp_path):
     while not asked.done():
         await asyncio.sleep(0.01)
         turns += 1
-    # Starting torch takes seconds; whoever blocked the loop for that would leave it no turn.
+    # Starting torch takes seconds; blocking the loop for that would leave it no turn.
     assert turns > 3
     first, second = asked.result()
     assert first is second

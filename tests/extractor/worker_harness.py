@@ -82,7 +82,7 @@ class WorkerHarness:
 
 
 def context(number: int = 0) -> TaskContext:
-    """Return what a task is told besides its payload."""
+    """Return what a task receives besides its payload."""
     return TaskContext(f"{number:012d}-0000", 1, b"", lambda _: None)
 
 

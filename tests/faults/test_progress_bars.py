@@ -28,7 +28,7 @@ async def test_progress_survives_catalog_restart(harness: StackHarness) -> None:
         await harness.busy(record, running=2)
 
         async def is_shown() -> bool:
-            # Again and again: whoever does not listen yet has missed it.
+            # Again and again: what does not listen yet has missed it.
             await tell_of_progress(harness, record.job)
             return any(version.progress > 2 for version in watcher.seen)
 

@@ -1,4 +1,4 @@
-"""Whoever dies in the middle of a repair, it ends as one that nobody disturbed: every file is what was written."""
+"""Whatever dies in the middle of a repair, it ends as an undisturbed one does: every file is what was written."""
 
 import asyncio
 import os

@@ -297,7 +297,7 @@ class JobServiceHarness:
 
     @contextlib.asynccontextmanager
     async def worker_process(self, owner: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
-        """Yield a worker in a process of its own; it is told another address of the owner, if one is given."""
+        """Yield a worker in a process of its own; with another address of the owner, if one is given."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(WORKER_PROGRAM),

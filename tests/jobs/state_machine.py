@@ -208,7 +208,7 @@ class JobStateMachine(stateful.RuleBasedStateMachine):
 
     @stateful.rule(task=tasks, back=BACK)
     def release(self, task: Task, back: int) -> None:
-        """A worker that is told to stop gives the task back, and says so twice."""
+        """A worker that is asked to stop gives the task back, and says so twice."""
         self.take_if_free(task)
         epoch = task.epoch - back
         if task.leased and not back:

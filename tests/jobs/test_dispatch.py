@@ -17,7 +17,7 @@ from tests.jobs.test_jobs_run import queue_is_empty, running
 
 @pytest.mark.parametrize("job_settings", [{"dispatch_ack_seconds": 1, "reconcile_seconds": 3600}], indirect=True)
 async def test_worker_killed_before_lease_does_not_keep_task(service: JobServiceHarness) -> None:
-    """It leaves no trace in Postgres. The queue notices, as soon as it was told to; no attempt is lost."""
+    """It leaves no trace in Postgres. The queue notices, as soon as it is triggered; no attempt is lost."""
     async with deaf_owner() as address, service.worker_process(address) as process:
         job_id = await service.harness.create(*(task(ordinal=n) for n in range(2)))
         await until(lambda: taken(service, 1))

@@ -34,7 +34,7 @@ class Queue(JobStateMachine):
 
     @stateful.rule(data=st.data(), worker=WORKERS, dies=st.booleans())
     def answer_the_door(self, data: st.DataObject, worker: str, dies: bool) -> None:
-        """A worker takes a message, and dies before it asks for the task, or asks, whoever else has it by now."""
+        """A worker takes a message, and dies before it asks for the task, or asks, even if another has it by now."""
         if not self.queue:
             return
         task_id = data.draw(st.sampled_from(sorted(self.queue)))
@@ -53,7 +53,7 @@ class Queue(JobStateMachine):
 
     @stateful.rule()
     def redeliver(self) -> None:
-        """No sign of life came from whoever took a message: it waits again, though the task may be another's."""
+        """The worker that took a message is silent: it waits again, though the task may be another's."""
         self.queue |= self.held
         self.held.clear()
 

@@ -218,11 +218,11 @@ async def running(service: JobServiceHarness, job_id) -> bool:
 
 
 async def test_the_backlog_is_a_metric(service: JobServiceHarness) -> None:
-    def told(state: str) -> float | None:
+    def reported(state: str) -> float | None:
         return REGISTRY.get_sample_value("polytok_jobs_tasks", {"kind": job_harness.TASK, "state": state})
 
     async def is_told(ready: float | None, running: float | None) -> bool:
-        return (told("READY"), told("RUNNING")) == (ready, running)
+        return (reported("READY"), reported("RUNNING")) == (ready, running)
 
     job_id = await service.harness.create(task("work", seconds=600), task("work", seconds=600, ordinal=1))
     await until(lambda: is_told(2, None))

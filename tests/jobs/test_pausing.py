@@ -81,7 +81,7 @@ async def test_steps_are_recorded_once_despite_kills(
     # It went on from a resume point that had reached the owner, and recorded again what came after it.
     resumed_at = 40 - int(unpack(result.result)["climbed"])
     assert resumed_at % 10 == 0
-    assert int(unpack(result.result)["kept"]) % 10 == 0  # the child was told what the owner has
+    assert int(unpack(result.result)["kept"]) % 10 == 0  # the task process received what the owner has
     assert {step for step, epoch in logbook.steps.items() if epoch == 2} == set(range(resumed_at + 1, 41))
 
 

@@ -17,7 +17,7 @@ JOBS, WORKERS, ROUNDS = 10, 6, 25
 
 
 class Crowd:
-    """What the crowd did, as far as it was told that it was done."""
+    """What the crowd did, as far as it was acknowledged."""
 
     def __init__(self, harness: JobStoreHarness, seed: int) -> None:
         self.harness = harness

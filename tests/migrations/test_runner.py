@@ -104,7 +104,7 @@ async def test_interrupted_copy_resumes(database_settings: DatabaseSettings, bef
         "SELECT ('00000000-0000-4000-8000-' || lpad(n::text, 12, '0'))::uuid, 'd', 'ready' "
         "FROM generate_series(1, 450) AS n"
     )
-    # Somebody keeps a row locked; whoever migrates is killed while it waits for that row.
+    # Somebody keeps a row locked; the migration is killed while it waits for that row.
     holder = before.transaction()
     await holder.start()
     await before.execute("SELECT FROM datasets WHERE id = '00000000-0000-4000-8000-000000000300' FOR UPDATE")

@@ -1,4 +1,4 @@
-"""Wake-ups arrive at commit, and after a reconnect everybody is told to look."""
+"""Wake-ups arrive at commit, and after a reconnect every listener wakes up."""
 
 import asyncio
 import contextlib

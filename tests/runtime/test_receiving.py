@@ -1,4 +1,4 @@
-"""Calls to which a stream is sent: validated message by message, and their errors told as those of any call."""
+"""Calls to which a stream is sent: validated message by message, and their errors reported as those of any call."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -21,10 +21,10 @@ def using(folder: pathlib.Path) -> list[str]:
             continue
         try:
             command = (process / "cmdline").read_bytes()
-            told = command + (process / "environ").read_bytes()
+            reported = command + (process / "environ").read_bytes()
         except OSError:
             continue
-        if os.fsencode(folder) in told:
+        if os.fsencode(folder) in reported:
             found.append(command.replace(b"\0", b" ").decode(errors="replace"))
     return found
 

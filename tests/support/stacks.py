@@ -36,7 +36,7 @@ class Stack:
         return found
 
     def is_ready(self) -> bool:
-        """Return whether this stack, not one that was killed on the same home, has told how to reach it."""
+        """Return whether this stack, not one that was killed on the same home, has published how to reach it."""
         try:
             return bool(self.facts["pid"] == self.process.pid)
         except FileNotFoundError:

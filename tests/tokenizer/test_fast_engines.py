@@ -33,7 +33,7 @@ class Native(BaseException):
 
 
 class Wrong:
-    """The reference, but for texts with a certain word: there it does what it is told."""
+    """The reference, but for texts with a certain word: there it does what the test sets."""
 
     name = "gigatoken"
 

@@ -125,7 +125,7 @@ def test_remote_files_are_counted_alike(storage: Storage, folders: dict[str, pat
         found.append(statistics)
     assert found[0] == found[1]
     assert found[0].num_unique_tokens > 100
-    # Bytes that are not what was written are told by their checksum alone, whatever they decode to.
+    # Bytes that are not what was written are noticed by their checksum alone, whatever they decode to.
     data = storage.read_bytes(file.key)
     for damaged in (
         b"",

@@ -18,10 +18,10 @@ architectures.import_sae_lens()
 Arguments = tuple[Callable[[str], ActivationDataset], configs.TrainingPlan, pathlib.Path]
 
 
-def _attempt(arguments: Arguments, told: multiprocessing.connection.Connection) -> None:
+def _attempt(arguments: Arguments, reported: multiprocessing.connection.Connection) -> None:
     open_data, planned, folder = arguments
-    result = train.train(planned, folder, open_data=open_data, on_rows=lambda rows: told.send(rows[0].step))
-    told.send("finished" if result.finished else "stopped")
+    result = train.train(planned, folder, open_data=open_data, on_rows=lambda rows: reported.send(rows[0].step))
+    reported.send("finished" if result.finished else "stopped")
 
 
 def context() -> Any:
@@ -32,7 +32,7 @@ def context() -> Any:
 
 
 def run(arguments: Arguments, killed_after: int | None, draw: random.Random) -> bool:
-    """Train until the end, or kill the process some time after it told so many rows; return whether it ended."""
+    """Train until the end, or kill the process some time after it reported that many rows; return whether it ended."""
     processes = context()
     receiving, sending = processes.Pipe(duplex=False)
     process = processes.Process(target=_attempt, args=(arguments, sending))
@@ -66,7 +66,7 @@ def until_the_end(arguments: Arguments, kills: int, seed: int) -> int:
 
 def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
     # What torchrun tells its processes: who they are, and that it runs the store that they meet at.
-    told = {
+    reported = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": size,
@@ -75,7 +75,7 @@ def _together(arguments: Arguments, rank: int, size: int, port: int) -> None:
         "TORCHELASTIC_USE_AGENT_STORE": True,
         "TORCHELASTIC_RESTART_COUNT": 0,
     }
-    os.environ.update({name: str(value) for name, value in told.items()})
+    os.environ.update({name: str(value) for name, value in reported.items()})
     open_data, planned, folder = arguments
     assert train.train(planned, folder, open_data=open_data).finished
 

@@ -206,13 +206,13 @@ def test_killed_while_writing(tmp_path: pathlib.Path) -> None:
     folder = tmp_path / "checkpoints"
     process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    told = [int(process.stdout.readline()) for _ in range(5)]
+    reported = [int(process.stdout.readline()) for _ in range(5)]
     process.kill()
-    told += [int(line) for line in process.stdout.read().split()]
+    reported += [int(line) for line in process.stdout.read().split()]
     process.stdout.close()
     process.wait()
     loaded = Checkpoints(folder).latest()
     assert loaded is not None
     assert loaded.damaged == []
-    assert loaded.step >= told[-1]
+    assert loaded.step >= reported[-1]
     assert loaded.states["data"].tensors["held"][0] == loaded.step == loaded.values["step"]

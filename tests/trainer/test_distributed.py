@@ -66,18 +66,18 @@ def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> Non
 @pytest.mark.timeout(900)
 def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: DataConfig) -> None:
     rows: list[reports.Row] = []
-    told: list[reports.Progress] = []
+    sent: list[reports.Progress] = []
     origins = {
         f"sae{index}": export.Origin(model_name="tiny", hook_name=models.HOOK, context_size=40, prepend_bos=True)
         for index in range(2)
     }
-    whole = launch.train(planned(), tmp_path / "whole", read, on_rows=rows.extend, report=told.append, origins=origins)
+    whole = launch.train(planned(), tmp_path / "whole", read, on_rows=rows.extend, report=sent.append, origins=origins)
     assert whole.finished
     assert [(row.sae, row.step) for row in rows if isinstance(row, reports.MetricsRow)] == [
         (f"sae{index}", step) for step in (5, 10, 15, 20) for index in range(2)
     ]
     assert whole.evaluations == [row for row in rows if isinstance(row, reports.EvaluationRow)]
-    assert told[-1].phase == "exporting"
+    assert sent[-1].phase == "exporting"
     assert architectures.import_sae_lens().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
     stop = StopAt(10)
     stopped = launch.train(planned(), tmp_path / "stopped", read, stop=stop, on_rows=stop.on_rows, origins=origins)

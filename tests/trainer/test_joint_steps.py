@@ -7,7 +7,7 @@ from tests.trainer import attempts, batches, joint
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def sent(tmp_path_factory):
     """Return what each of two processes that trained together on halves of every batch ended with."""
     folder = tmp_path_factory.mktemp("joint")
     started = [attempts.context().Process(target=joint.main, args=(folder, rank, 2)) for rank in range(2)]
@@ -25,12 +25,12 @@ def told(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", joint.NAMES)
-def test_processes_stay_together(told, name):
-    assert told[0][name] == told[1][name]
+def test_processes_stay_together(sent, name):
+    assert sent[0][name] == sent[1][name]
 
 
 @pytest.mark.parametrize("name", ["topk", "topk, wide"])
-def test_two_processes_train_as_one_does_on_the_joint_batch(told, name):
+def test_two_processes_train_as_one_does_on_the_joint_batch(sent, name):
     config = batches.FAST[name]
     alone = batches.step(factory.choose_step_class(config), config)
     died = 0
@@ -39,19 +39,19 @@ def test_two_processes_train_as_one_does_on_the_joint_batch(told, name):
         died = max(died, int(alone.dead().sum()))
     assert died, "no latent died: the auxiliary loss was not tried"
     state = alone.state()
-    assert told[0][name]["parameters"] == pytest.approx(state.tensors["parameters.W_dec"].flatten().tolist(), abs=1e-10)
-    assert told[0][name]["encoder"] == pytest.approx(state.tensors["parameters.W_enc.T"].flatten().tolist(), abs=1e-10)
-    assert told[0][name]["since_fired"] == state.tensors["since_fired"].tolist()
-    assert told[0][name]["firings"] == state.tensors["firings"].tolist()
-    assert told[0][name]["samples"] == state.numbers["firing_samples"]
+    assert sent[0][name]["parameters"] == pytest.approx(state.tensors["parameters.W_dec"].flatten().tolist(), abs=1e-10)
+    assert sent[0][name]["encoder"] == pytest.approx(state.tensors["parameters.W_enc.T"].flatten().tolist(), abs=1e-10)
+    assert sent[0][name]["since_fired"] == state.tensors["since_fired"].tolist()
+    assert sent[0][name]["firings"] == state.tensors["firings"].tolist()
+    assert sent[0][name]["samples"] == state.numbers["firing_samples"]
 
 
-def test_a_batch_is_chosen_among_by_each_process_for_itself(told):
+def test_a_batch_is_chosen_among_by_each_process_for_itself(sent):
     """k on average holds in every part; the threshold is the parts' mean, near that of the whole."""
     config = batches.FAST["batchtopk"]
     alone = batches.step(factory.choose_step_class(config), config)
     for batch in batches.activations(joint.STEPS):
         alone(batch)
-    assert sum(told[0]["batchtopk"]["firings"]) == pytest.approx(float(alone.firing()[0].sum()), abs=2 * joint.STEPS)
+    assert sum(sent[0]["batchtopk"]["firings"]) == pytest.approx(float(alone.firing()[0].sum()), abs=2 * joint.STEPS)
     threshold = float(alone.state().tensors["topk_threshold"])
-    assert told[0]["batchtopk"]["threshold"] == pytest.approx(threshold, rel=0.1)
+    assert sent[0]["batchtopk"]["threshold"] == pytest.approx(threshold, rel=0.1)

@@ -117,10 +117,10 @@ def test_training_in_a_bucket(remote: storages.Storage, extracted: pathlib.Path,
     point = first.points[-1]
     assert 2 * EVERY <= point.step < STEPS
     assert any(key.startswith(f"{point.key}/") for key in remote.list("trainings/uid"))
-    # Those that were told as gone are gone from the bucket too.
+    # Those that were reported as gone are gone from the bucket too.
     kept = {key.split("/")[4] for key in remote.list("trainings/uid") if "/checkpoints/" in key}
-    told = [report.kept_steps for report in first.reports if report.HasField("checkpoint")][-1]
-    assert kept == {f"step-{step:012d}" for step in told}
+    reported = [report.kept_steps for report in first.reports if report.HasField("checkpoint")][-1]
+    assert kept == {f"step-{step:012d}" for step in reported}
 
     second = Attempt(2, point.SerializeToString())
     result = run(wanted, remote, second)

@@ -50,7 +50,7 @@ def packed(documents: list[list[int]], begin: int | None) -> Read:
     return Read(datasets.Dataset.from_dict({"input_ids": rows}), manifest)
 
 
-def told(read: Read, hook: str = PATH, **lineage: Any) -> export.Origin:
+def reported(read: Read, hook: str = PATH, **lineage: Any) -> export.Origin:
     known = {"tokenization": "datasets/a/tokenizations/b", "model_repo_id": "org/model", "bos_token_id": BOS}
     found = trainings_pb2.TrainingLineage(**known | lineage)
     task = tasks_pb2.RunTrainingTask(training="trainings/first", lineage=found)
@@ -97,7 +97,7 @@ def test_saelens_feeds_the_rows_and_takes_the_positions(
     texts = [" ".join(f"w{token}" for token in document) for document in documents]
     read = packed(documents, begin)
     rows = read.tokens["input_ids"][:]
-    sae = SAE.load_from_disk(written(told(read, model_repo_id=str(folder)), tmp_path / "sae"))
+    sae = SAE.load_from_disk(written(reported(read, model_repo_id=str(folder)), tmp_path / "sae"))
     said = sae.cfg.metadata
     assert said.prepend_bos is (begin is not None)
     model = load_model(
@@ -150,26 +150,26 @@ def test_the_boundaries_of_packed_sequences_are_named(tmp_path: pathlib.Path) ->
         "begin_of_sequence": "BOUNDARY_BOS",
         "separator": "BOUNDARY_NONE",
     }
-    metadata = json.loads((written(told(read), tmp_path / "sae") / "cfg.json").read_text())["metadata"]
+    metadata = json.loads((written(reported(read), tmp_path / "sae") / "cfg.json").read_text())["metadata"]
     names = ("begin_batch_token", "begin_sequence_token", "sequence_separator_token")
     assert [metadata[name] for name in names] == ["eos", "bos", None]
     assert set(names) <= {field.name for field in fields(PretokenizeRunnerConfig)}
     # What SAELens takes where nothing is asked for.
     read.manifest.parameters["packing"] = {}
-    assert [told(read).metadata()[name] for name in names] == ["bos", None, "bos"]
+    assert [reported(read).metadata()[name] for name in names] == ["bos", None, "bos"]
     read.manifest.parameters.clear()
-    assert not set(names) & told(read).metadata().keys()
+    assert not set(names) & reported(read).metadata().keys()
 
 
 def test_where_the_tokenization_is_gone_nothing_is_said_of_bos() -> None:
-    assert told(Read(None)).prepend_bos is None
+    assert reported(Read(None)).prepend_bos is None
 
 
 def test_the_context_is_what_the_model_saw() -> None:
     read = packed([[5] * 40], None)
-    assert told(replace(read, selection=TokenSelection(context_size=512))).context_size == LENGTH
-    assert told(replace(read, selection=TokenSelection(context_size=8))).context_size == 8
-    assert told(replace(read, selection=EVERY_TOKEN)).context_size == LENGTH
+    assert reported(replace(read, selection=TokenSelection(context_size=512))).context_size == LENGTH
+    assert reported(replace(read, selection=TokenSelection(context_size=8))).context_size == 8
+    assert reported(replace(read, selection=EVERY_TOKEN)).context_size == LENGTH
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_context_is_what_the_model_saw() -> None:
 )
 def test_the_model_is_loaded_as_it_ran(hook: str, dtype: str, revision: str, loader: str, options: Any) -> None:
     read = replace(packed([[5] * 40], BOS), dtype=dtype)
-    said = told(read, hook, model_revision=revision).metadata()
+    said = reported(read, hook, model_revision=revision).metadata()
     assert (said["model_class_name"], said["model_from_pretrained_kwargs"]) == (loader, options)
     assert (said["model_name"], said["hook_name"], said["hook_head_index"]) == ("org/model", hook, None)
     assert said["dataset_path"] is None
@@ -191,7 +191,7 @@ def test_the_model_is_loaded_as_it_ran(hook: str, dtype: str, revision: str, loa
 
 
 def test_firing_is_that_of_what_is_exported(tmp_path: pathlib.Path) -> None:
-    folder = written(told(packed([[5] * 40], BOS)), tmp_path / "sae")
+    folder = written(reported(packed([[5] * 40], BOS)), tmp_path / "sae")
     metadata = json.loads((folder / "cfg.json").read_text())["metadata"]
     assert (metadata["l0"], metadata["num_dead_features"]) == (4.0, 0)
     assert (metadata["sparsity_samples"], metadata["sparsity_source"]) == (8, "held out")

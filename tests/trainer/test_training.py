@@ -40,7 +40,7 @@ def same(one: dict[str, dict[str, torch.Tensor]], other: dict[str, dict[str, tor
 
 
 class StopAt:
-    """Is set once a step was told."""
+    """Is set once a step was reported."""
 
     def __init__(self, step: int) -> None:
         self._step = step
@@ -56,9 +56,9 @@ class StopAt:
 
 def test_it_trains_evaluates_and_exports(tmp_path: pathlib.Path) -> None:
     rows: list[reports.Row] = []
-    told: list[reports.Progress] = []
+    reported: list[reports.Progress] = []
     planned = gaussian.training(gaussian.sae("topk"), gaussian.sae("standard"), evaluate_every=20)
-    result = train(planned, tmp_path, on_rows=rows.extend, report=told.append)
+    result = train(planned, tmp_path, on_rows=rows.extend, report=reported.append)
     assert (result.finished, result.step, result.samples) == (True, 40, 1280)
     metrics = [row for row in rows if isinstance(row, reports.MetricsRow)]
     assert [(row.sae, row.step) for row in metrics] == [
@@ -75,10 +75,10 @@ def test_it_trains_evaluates_and_exports(tmp_path: pathlib.Path) -> None:
     assert result.evaluations == evaluated[2:]
     assert evaluated[2].figures["explained_variance"] > evaluated[0].figures["explained_variance"]
     assert evaluated[2].figures["l0"] == 4
-    phases = [each.phase for each in told]
+    phases = [each.phase for each in reported]
     assert (phases[0], phases[-1]) == ("preparing", "exporting")
-    assert [each.step for each in told] == sorted(each.step for each in told)
-    assert {each.checkpoint_step for each in told} >= {0, 40}
+    assert [each.step for each in reported] == sorted(each.step for each in reported)
+    assert {each.checkpoint_step for each in reported} >= {0, 40}
     for name, folder in result.exports.items():
         assert folder == tmp_path / "saes" / name
         opened = architectures.import_sae_lens().SAE.load_from_disk(folder)
@@ -127,10 +127,10 @@ def test_resumed_weights_are_the_same(tmp_path: pathlib.Path) -> None:
     stopped = train(planned, tmp_path / "stopped", stop=stop, on_rows=stop.on_rows)
     assert (stopped.finished, stopped.step, stopped.exports) == (False, 15, {})
     assert [each.step for each in Checkpoints(tmp_path / "stopped" / "checkpoints").list()] == [10, 15]
-    told: list[reports.Progress] = []
+    reported: list[reports.Progress] = []
     rows: list[reports.Row] = []
-    finished = train(planned, tmp_path / "stopped", report=told.append, on_rows=rows.extend)
-    (resumed,) = [each.message for each in told if each.message]
+    finished = train(planned, tmp_path / "stopped", report=reported.append, on_rows=rows.extend)
+    (resumed,) = [each.message for each in reported if each.message]
     messages.check_names(resumed, "checkpoint", "step 15")
     assert rows[0].step == 20
     assert same(weights(whole), weights(finished))
@@ -165,12 +165,12 @@ def test_without_resuming(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_filling_reports_progress(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
     monkeypatch.setattr(progress_reporter, "_SECONDS", 0.0)
-    told: list[reports.Progress] = []
+    reported: list[reports.Progress] = []
     normalized = gaussian.sae(normalize_activations="expected_average_only_in")
-    train(gaussian.training(normalized), tmp_path, report=told.append, ahead=ahead)
-    phases = [each.phase for each in told]
+    train(gaussian.training(normalized), tmp_path, report=reported.append, ahead=ahead)
+    phases = [each.phase for each in reported]
     first = phases.index("training")
-    filling = [(each.filled, each.to_fill) for each in told[:first] if each.phase == "filling"]
+    filling = [(each.filled, each.to_fill) for each in reported[:first] if each.phase == "filling"]
     # Four batches for the normalisation, then the buffer.
     assert filling == sorted(filling)
     assert len(filling) > 5
@@ -204,9 +204,9 @@ def test_a_damaged_checkpoint_is_skipped_and_reported(tmp_path: pathlib.Path) ->
     whole = train(planned, tmp_path)
     damaged = tmp_path / "checkpoints" / "step-000000000040" / "sae-00000.safetensors"
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    told: list[reports.Progress] = []
-    again = train(planned, tmp_path, report=told.append)
-    (message,) = [each.message for each in told if each.message]
+    reported: list[reports.Progress] = []
+    again = train(planned, tmp_path, report=reported.append)
+    (message,) = [each.message for each in reported if each.message]
     messages.check_names(message, "step 30", "step-000000000040/sae-00000.safetensors", "sha256")
     assert same(weights(whole), weights(again))
 

@@ -66,6 +66,6 @@ def test_documented_commands(training_stack: stacks.Stack) -> None:
 def test_every_option_is_documented() -> None:
     program = pathlib.Path(sys.executable).with_name("polytok")
     asked = {**os.environ, "COLUMNS": "200"}
-    told = subprocess.run([program, "train", "--help"], env=asked, capture_output=True, text=True, check=True).stdout
-    options = set(re.findall(r"--[a-z0-9-]+", told)) - {"--catalog", "--json", "--help", "--no-watch", "--png"}
+    text = subprocess.run([program, "train", "--help"], env=asked, capture_output=True, text=True, check=True).stdout
+    options = set(re.findall(r"--[a-z0-9-]+", text)) - {"--catalog", "--json", "--help", "--no-watch", "--png"}
     assert {option for option in options if option not in PAGE} == set()

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 @pytest.fixture
 def harness(harness: TrainingHarness) -> TrainingHarness:
-    """With patience: thousands of steps, each told, are slow on a machine that does much else."""
+    """With patience: thousands of steps, each reported, are slow on a machine that does much else."""
     harness.patience_seconds = 400.0
     return harness
 

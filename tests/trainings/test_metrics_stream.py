@@ -30,8 +30,8 @@ async def test_watch_exits_with_its_own_code_when_paused(harness: TrainingHarnes
     watched = await run("watch", "followed", "--json")
     assert (watched.returncode, watched.stderr) == (exit_codes.PAUSED, "")
     assert json.loads(watched.stdout)["state"] == "PAUSED"
-    told = await run("watch", "followed")
-    assert (told.returncode, told.stderr) == (exit_codes.PAUSED, "")
-    assert "`polytok training resume followed`" in told.stdout
+    reported = await run("watch", "followed")
+    assert (reported.returncode, reported.stderr) == (exit_codes.PAUSED, "")
+    assert "`polytok training resume followed`" in reported.stdout
     (documented,) = [each for each in exit_codes.EPILOG.split("·") if each.split()[0] == str(exit_codes.PAUSED)]
     messages.check_names(documented, "paused")

@@ -100,14 +100,14 @@ async def test_shared_batches_survive_pause_and_kill(harness: TrainingHarness) -
     gone(second)
     made = await harness.ready("shared")
     assert (await harness.outcomes(made))[-2:] == ["FAILED", "SUCCEEDED"]
-    (told,) = await harness.rows(
+    (reported,) = await harness.rows(
         "SELECT a.error_reason, a.error_message "
         "FROM trainer.job_attempts AS a JOIN trainer.job_tasks AS t ON t.id = task_id "
         "WHERE job_id = $1::uuid AND outcome = 'FAILED'",
         made.job,
     )
-    assert told["error_reason"] == "WORKER_LOST"
-    messages.check_names(told["error_message"], 2, "SIGKILL")
+    assert reported["error_reason"] == "WORKER_LOST"
+    messages.check_names(reported["error_message"], 2, "SIGKILL")
     assert exported(made) == exported(calm)
     assert await figures(harness, "shared") == await figures(harness, "calm-shared")
 

@@ -27,7 +27,7 @@ ENDLESS = {"total_samples": 64 * 1_000_000, "checkpoint_every": 100, "log_every"
 
 @pytest.fixture
 def harness(harness: TrainingHarness) -> TrainingHarness:
-    """With patience: thousands of steps, each told, are slow on a machine that does much else."""
+    """With patience: thousands of steps, each reported, are slow on a machine that does much else."""
     harness.patience_seconds = 400.0
     return harness
 
@@ -103,7 +103,7 @@ async def test_killed_child_and_server(harness: TrainingHarness) -> None:
         return "FAILED" in await harness.outcomes(await harness.client.trainings.get("shaken"))
 
     # The owner knows before it is killed in its turn.
-    await eventually(is_told, "the child's end is told")
+    await eventually(is_told, "the child's end is reported")
     await harness.killed("trainer")
     made = await harness.ready("shaken")
     await same_as_calm(harness, made)

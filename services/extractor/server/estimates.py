@@ -26,7 +26,7 @@ _POLL_SECONDS = 1.0
 
 
 class EstimateJobHandler:
-    """Wakes whoever waits for the estimate."""
+    """Wakes the callers that wait for the estimate."""
 
     async def started(self, conn: AsyncConnection, job: Job) -> None:
         """Record that a worker has begun."""
@@ -76,7 +76,7 @@ class EstimateService:
         try:
             return await self._answer(job_id)
         finally:
-            # Whoever hangs up leaves nothing behind; a worker that is at it is stopped.
+            # A caller that cancels leaves nothing behind; a worker that runs the trial is stopped.
             await asyncio.shield(self._drop(job_id))
 
     async def _answer(self, job_id: uuid.UUID) -> extractions_pb2.EstimateExtractionResponse:

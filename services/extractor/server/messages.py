@@ -63,7 +63,7 @@ def _selection(record: Extraction) -> extractions_pb2.TokenSelection:
 
 
 def order(record: Extraction) -> tasks_pb2.ExtractionOrder:
-    """Return what every task of an extraction is told."""
+    """Return what every task of an extraction receives."""
     return tasks_pb2.ExtractionOrder(
         name=record.resource,
         tokenization=record.tokenization,

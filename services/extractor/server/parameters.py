@@ -119,7 +119,7 @@ def _context(asked: Parameters, model: models_pb2.Model, tokenization: tokenizat
                 f"context_size {asked.context_size} is more than the {limit} tokens that {model.name} looks at", limit
             )
         return asked.context_size
-    # A record that was taken over from an earlier version tells no longest sequence.
+    # A record that was taken over from an earlier version has no longest sequence.
     longest = tokenization.statistics.max_seq_length or tokenization.parameters.max_length or limit
     if not longest:
         message = f"{tokenization.name} does not tell how long its sequences are; set a context size."

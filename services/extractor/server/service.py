@@ -33,7 +33,7 @@ class ResolvedInput(NamedTuple):
 
 
 class ExtractionService:
-    """Makes extractions, and makes them anew."""
+    """Creates extractions, and starts them again."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class ExtractionService:
 
     @contextlib.asynccontextmanager
     async def estimate_context(self, found: ResolvedInput) -> AsyncGenerator[tasks_pb2.ExtractionOrder]:
-        """Yield what a worker is told that tries an extraction out.
+        """Yield the request for a trial run.
 
         The tokenization is held for the length of the block.
         """

@@ -17,7 +17,7 @@ class ExtractorSettings(GarbageCollectionSettings):
     range_bytes: int = Field(default=256 * 1024 * 1024, ge=1024, le=64 * 1024**3)
     """Activations that one task writes, about: what is lost when a worker dies."""
     renew_seconds: float = Field(default=60, gt=0, le=300)
-    """How often the tokenizations that are read are held anew; a hold lasts ten minutes."""
+    """How often the tokenizations that are read are renewed; a hold lasts ten minutes."""
     hooks_seconds: float = Field(default=20, ge=0, le=50)
     """How long a create call waits at most for what its model is made of, to check hooks by: it is asked of a process
     that loads torch, and remembered. 0 leaves the check to the first task."""

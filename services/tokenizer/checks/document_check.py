@@ -73,12 +73,12 @@ class DocumentCheck:
         self._folder = folder
         self._manifest = manifest
         self._parameters = _parameters(manifest)
-        told = manifest["tokenizer"]
+        recorded = manifest["tokenizer"]
         reference = tasks_pb2.TokenizerReference(
-            repo_id=told["repo_id"],
-            revision=told["revision"],
-            fingerprint=told["fingerprint"],
-            chat_template_fingerprint=told.get("chat_template_fingerprint", ""),
+            repo_id=recorded["repo_id"],
+            revision=recorded["revision"],
+            fingerprint=recorded["fingerprint"],
+            chat_template_fingerprint=recorded.get("chat_template_fingerprint", ""),
         )
         self._tokenizer = tokenizers.get(reference)
         self._reference = Reference(self._tokenizer.backend)
@@ -107,8 +107,8 @@ class DocumentCheck:
         whole = {_place(file)[0]: file for file in files}
         listed = {_place(file)[0] for file in self._manifest["files"]}
         count = _place(self._manifest["files"][0])[1]
-        told = self._manifest["statistics"]
-        total = told["num_documents"] - statistics.count_dropped(json_format.ParseDict(told, _Statistics()))
+        recorded = self._manifest["statistics"]
+        total = recorded["num_documents"] - statistics.count_dropped(json_format.ParseDict(recorded, _Statistics()))
         findings: list[Finding] = []
         done = 0
         for ordinal in range(count):

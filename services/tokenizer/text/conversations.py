@@ -45,11 +45,11 @@ def read(turns: Any) -> list[dict[str, Any]]:
 def _turn(turn: Any, where: str) -> dict[str, Any]:
     if turn is not None and not isinstance(turn, dict):
         raise Malformed(f"{where} is not an object with a role")
-    told = {key: value for key, value in (turn or {}).items() if value is not None}
-    if not told:
+    given = {key: value for key, value in (turn or {}).items() if value is not None}
+    if not given:
         raise Malformed(f"{where} is empty")
     # A schema may have the fields of both forms; then each turn is in the form of its fields.
-    return _shared(told, where) if "from" in told and "role" not in told else _plain(told, where)
+    return _shared(given, where) if "from" in given and "role" not in given else _plain(given, where)
 
 
 def _plain(turn: dict[str, Any], where: str) -> dict[str, Any]:

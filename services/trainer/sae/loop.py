@@ -148,9 +148,9 @@ class TrainingLoop:
             return False
         found = self._group.gather({"stop": self._listeners.stop.is_set(), "seconds": time.monotonic() - self._began})
         done = self.step - self._went_on_from
-        each = max(told["seconds"] for told in found) / done if done else _STOP_SECONDS
+        each = max(gathered["seconds"] for gathered in found) / done if done else _STOP_SECONDS
         self._next_look = self.step + max(1, int(_STOP_SECONDS / each))
-        return any(told["stop"] for told in found)
+        return any(gathered["stop"] for gathered in found)
 
     def _advance(self, batch: Block) -> None:
         self.step += 1
@@ -187,9 +187,9 @@ class TrainingLoop:
 
     def _check(self) -> None:
         """Raise if a loss was not finite, in every process alike."""
-        for told in self._group.gather({trainer.name: trainer.first_bad_step() for trainer in self.trainers}):
+        for gathered in self._group.gather({trainer.name: trainer.first_bad_step() for trainer in self.trainers}):
             for planned in self._plan.saes:
-                if step := told.get(planned.name):
+                if step := gathered.get(planned.name):
                     samples = step * self._plan.batch_size
                     what = f"The loss became NaN or infinite at step {step:,} ({samples:,} samples)"
                     raise diverged_error(planned, what, self._kept_step)

@@ -99,9 +99,9 @@ def _result(
     """Return the joint result of all processes."""
     finished = run.step == training.total_steps
     scales = {trainer.name: trainer.normalization.to_dict() for trainer in run.trainers}
-    told = group.gather({"exports": exports, "normalization": scales})
-    exported = {name: _Exported(*fields) for each in told for name, fields in each["exports"].items()}
-    estimated = {name: figures for each in told for name, figures in each["normalization"].items()}
+    gathered = group.gather({"exports": exports, "normalization": scales})
+    exported = {name: _Exported(*fields) for each in gathered for name, fields in each["exports"].items()}
+    estimated = {name: figures for each in gathered for name, figures in each["normalization"].items()}
     names = [planned.name for planned in training.saes]
     return reports.Result(
         finished=finished,

@@ -165,7 +165,7 @@ class InputResolver:
         return ""
 
     async def release(self, lineage: trainings_pb2.TrainingLineage, holder: str) -> None:
-        """End a training's holds; what is not reached now lets go by itself when the hold's time is over."""
+        """End a training's holds; a hold that cannot be released now expires by itself."""
         tokenization, *extraction = create_holds(lineage, holder)
         calls = [self._catalog.release(tokenization), *(self._extractions.release(each) for each in extraction)]
         # One service that is away must not keep the other's.

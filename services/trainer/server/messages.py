@@ -47,7 +47,7 @@ def training(record: models.Training, storage: Storage) -> trainings_pb2.Trainin
 
 
 def phase(report: tasks_pb2.TrainingReport) -> str:
-    """Return what a worker tells that it does, as a row has it."""
+    """Return what a worker reports that it does, as stored in a row."""
     return trainings_pb2.Training.Phase.Name(report.phase).removeprefix("PHASE_")
 
 

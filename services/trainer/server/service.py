@@ -117,7 +117,7 @@ def _differences(existing: models.Training, row: dict[str, Any]) -> list[str]:
     before, now = messages.lineage(existing), row["lineage"]
     for what in ("tokenization", "extraction"):
         if not differing and getattr(before, f"{what}_digest") != now.get(f"{what}_digest", ""):
-            differing.append(f"another {now.get(what)}, which was made anew since")
+            differing.append(f"another {now.get(what)}, which was recreated since")
     return differing
 
 

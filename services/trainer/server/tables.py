@@ -42,7 +42,7 @@ trainings = sa.Table(
     *columns.status("QUEUED", "PROCESSING", "PAUSED", "READY", "ERROR", "CANCELLED"),
     sa.Column("pause_requested", sa.Boolean, nullable=False, server_default=sa.false()),
     *columns.progress(),
-    columns.count("step"),  # what the last report told
+    columns.count("step"),  # from the last report
     columns.text("phase"),  # a polytok.trainer.v1.Training.Phase without its prefix, while it is PROCESSING
     sa.Column("phase_progress", sa.Double, nullable=False, server_default="0"),
     columns.count("total_steps"),

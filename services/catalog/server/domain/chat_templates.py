@@ -32,7 +32,7 @@ def apply_defaults(parameters: _Parameters, asked: _Parameters, dataset: records
 
 
 def as_fields(parameters: _Parameters) -> dict[str, object]:
-    """Return the rendering as fields, so that two of them can be told apart."""
+    """Return the rendering as a flat dict, for comparison."""
     if not parameters.HasField("chat"):
         return {}
     template = parameters.chat.template.encode()
@@ -41,7 +41,7 @@ def as_fields(parameters: _Parameters) -> dict[str, object]:
         "chat.tools_column": parameters.chat.tools_column or "none",
     }
     if template:
-        # Two templates of some thousand characters are told apart, not shown.
+        # Two templates of some thousand characters are distinguished by a digest, not shown.
         flat["chat.template"] = f"of {len(template)} bytes (sha256 {hashlib.sha256(template).hexdigest()[:12]}…)"
     return flat
 

@@ -22,7 +22,7 @@ def apply_defaults(parameters: tokenizations_pb2.TokenizationParameters) -> None
 
 
 def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
-    """Return all that is set of these as fields, so that two of them can be told apart."""
+    """Return everything that is set as a flat dict, for comparison."""
     flat: dict[str, object] = {f"filters.{field.name}": value for field, value in parameters.filters.ListFields()}
     if parameters.normalization:
         flat["normalization"] = _Parameters.Normalization.Name(parameters.normalization).removeprefix("NORMALIZATION_")

@@ -41,7 +41,7 @@ def _token(model: records.Model) -> tokenizations_pb2.Padding.Token.ValueType:
 
 
 def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str, object]:
-    """Return the padding as fields, so that two of them can be told apart."""
+    """Return the padding as a flat dict, for comparison."""
     if not parameters.HasField("padding"):
         return {"padding": "NONE"}
     padding = parameters.padding

@@ -101,7 +101,7 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
 
 
 def as_fields(source: Mapping[str, Any]) -> dict[str, object]:
-    """Return a dataset's source as fields, so that two of them can be told apart field by field."""
+    """Return a dataset's source as a flat dict, for comparison."""
     ((kind, fields),) = source.items()
     if kind == "upload":
         # The same rows may have come in other files.

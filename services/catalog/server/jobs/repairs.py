@@ -1,14 +1,14 @@
-"""Jobs of kind `repair`: read all files, make those again that are not what they should be, and put them back.
+"""Jobs of kind `repair`: read all files, rebuild the bad ones, and replace them.
 
     repair.check x groups of files → the tokenization's own stages → repair.restore
 
-First every file is compared with its checksum. Whether the ids are right no checksum tells: unless the request was for
-checksums only, the reference then makes all files again; else only the bad ones are made again. What is made goes to a
-folder of its own. Where it is byte for byte what was written, `repair.restore` moves it to the place of what is bad,
-and neither names nor manifest change. Where it is not (the ids were wrong; another version of the software writes them)
-or the manifest itself is lost or wrong, all files are made again there and published, and in one statement all who
-share the folder get the new one. The stages of packed, shuffled or deduplicated files begin with all raw shards; only
-the files that are wanted are written.
+First every file is compared with its checksum. A checksum does not say whether the ids are right: unless the request is
+for checksums only, the reference engine rebuilds all files; otherwise only bad files are rebuilt. Rebuilt files go to a
+separate folder. If they are byte for byte what was written before, `repair.restore` moves them over the bad files, and
+neither names nor manifest change. If they differ (the ids were wrong; another version of the software writes them), or
+the manifest itself is lost or wrong, all files are rebuilt and published in a new folder, and one statement points all
+tokenizations that share the old folder at it. The stages of packed, shuffled or deduplicated files start from all raw
+shards; only the files that are needed are written.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from services.records.queries import Lock
 from services.runtime.storage import Storage
 
 KIND = "repair"
-CHECK, MEND, PUBLISH = "repair.check", "repair.restore", tokenization_stages.PUBLISH
+CHECK, RESTORE, PUBLISH = "repair.check", "repair.restore", tokenization_stages.PUBLISH
 _FILES = frozenset({tokenization_stages.SHARD, tokenization_stages.ASSEMBLE})
 _GROUP_BYTES = 1 << 30
 _MOST_DAMAGES = 1000
@@ -82,7 +82,7 @@ def _messages(files: Iterable[records.File]) -> list[tasks_pb2.TokenizedFile]:
 
 
 def _ordinal(key: str) -> int:
-    """Return the place of the task that makes a file, as its name tells; -1 if it does not."""
+    """Return the place of the task that makes a file, from its name; -1 if it does not."""
     found = _ORDINAL.match(posixpath.basename(key))
     return int(found[1]) if found else -1
 
@@ -100,7 +100,7 @@ class RepairJobHandler(RecordJobHandler):
     async def next_stage(
         self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
     ) -> Sequence[NewTask]:
-        """Check, make, compare, mend."""
+        """Check, build, compare, restore."""
         repair = await repairs.find_by_job(conn, job.id)
         record = await repository.find_by_uid(conn, repair.tokenization_id) if repair else None
         kind = results[0].kind
@@ -108,9 +108,9 @@ class RepairJobHandler(RecordJobHandler):
             return []
         if kind == CHECK:
             return await self._checked(conn, repair, record, payloads.from_any(results, repairs_pb2.CheckFilesResult))
-        if kind == MEND:
-            (mended,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
-            return await self._mended(conn, job, repair, record, mended)
+        if kind == RESTORE:
+            (restored,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
+            return await self._restored(conn, job, repair, record, restored)
         if kind in mismatches.ENCODING:
             results = await tokenization_stages.latest_results(conn, job, {kind})
             wrong = await mismatches.find(conn, record.tokenizer_fingerprint, results)
@@ -200,16 +200,16 @@ class RepairJobHandler(RecordJobHandler):
         outcome = {**repair.outcome, "num_remade": len(moves)}
         return await self._mend(conn, repair, record, outcome, moves, made if outcome.get("all") else None)
 
-    async def _mended(
+    async def _restored(
         self,
         conn: AsyncConnection,
         job: Job,
         repair: records.Repair,
         record: records.Tokenization,
-        mended: repairs_pb2.RestoreFilesResult,
+        restored: repairs_pb2.RestoreFilesResult,
     ) -> list[NewTask]:
         """Return the manifest was lost, or it was not: what was made of all files is taken with another one."""
-        if not mended.manifest_lost:
+        if not restored.manifest_lost:
             return []
         if not repair.outcome.get("all"):
             return await self._whole(conn, repair, record, {})
@@ -235,7 +235,7 @@ class RepairJobHandler(RecordJobHandler):
     ) -> list[NewTask]:
         """Return the task that puts back what was made again; `made` are all files, by their places, where all were."""
         await self._note(conn, repair, outcome)
-        # The manifest tells the name and the tokenizer of the one that made the files.
+        # The manifest has the name and the tokenizer of the one that made the files.
         maker = (await sharing.of_folder(conn, record.tokenized_path))[0]
         files = tasks_pb2.TokenizeShardResult(
             files=_messages(await repository.files(conn, record.id)), statistics=messages.statistics(record)
@@ -251,7 +251,7 @@ class RepairJobHandler(RecordJobHandler):
         )
         task.publication.name = record.shared_from or record.resource
         # That the manifest is lost is found here at the earliest, and then all files are made again.
-        return [NewTask(kind=MEND, payload=payloads.to_any(task), weight=1, ahead=1)]
+        return [NewTask(kind=RESTORE, payload=payloads.to_any(task), weight=1, ahead=1)]
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish what was staged."""
@@ -265,11 +265,11 @@ class RepairJobHandler(RecordJobHandler):
             (made,) = payloads.from_any(results, tasks_pb2.PublishTokenizationResult)
             outcome = await self._replace(conn, job, repair, record, made)
         else:
-            (mended,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
-            await publication.publish(self._storage, record.tokenized_path, mended.staged_files)
+            (restored,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
+            await publication.publish(self._storage, record.tokenized_path, restored.staged_files)
             # What the stages before left; the files were moved out of it.
             await asyncio.to_thread(self._storage.delete_tree, repair.tokenized_path)
-            outcome = _with_damages(repair.outcome, mended.messages)
+            outcome = _with_damages(repair.outcome, restored.messages)
         await self.change(
             conn, job, status="DONE", progress=100.0, outcome=outcome, completed_at=sa.func.clock_timestamp()
         )
@@ -282,7 +282,7 @@ class RepairJobHandler(RecordJobHandler):
         record: records.Tokenization,
         made: tasks_pb2.PublishTokenizationResult,
     ) -> dict[str, Any]:
-        """Return all who share the folder the one that was made anew; the old one is swept."""
+        """Point all tokenizations of the folder at the rebuilt one; garbage collection deletes the old one."""
         await _require_unheld(conn, record)
         await publication.publish(self._storage, repair.tokenized_path, made.staged_files)
         before = await repository.files(conn, record.id)
@@ -303,9 +303,11 @@ class RepairJobHandler(RecordJobHandler):
         ]
 
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
-        results = await tokenization_stages.latest_results(conn, job, {MEND})
+        results = await tokenization_stages.latest_results(conn, job, {RESTORE})
         return [
-            text for mended in payloads.from_any(results, repairs_pb2.RestoreFilesResult) for text in mended.messages
+            text
+            for restored in payloads.from_any(results, repairs_pb2.RestoreFilesResult)
+            for text in restored.messages
         ]
 
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
@@ -381,19 +383,19 @@ def _differences(
     values: dict[str, Any],
     files: Sequence[records.File],
 ) -> list[str]:
-    """In what the files that were made anew differ from those before, in sentences."""
-    told = [f"The manifest has another digest, {values['manifest_digest'][:12]}…, and the files another folder."]
+    """Return the differences between the rebuilt files and the earlier ones, in sentences."""
+    differences = [f"The manifest has another digest, {values['manifest_digest'][:12]}…, and the files another folder."]
     if [file.sha256 for file in before] == [file.sha256 for file in files]:
-        return [*told, "The content of every Arrow file is the same, byte for byte."]
+        return [*differences, "The content of every Arrow file is the same, byte for byte."]
     same = {file.sha256 for file in before}.intersection(file.sha256 for file in files)
-    told.append(
+    differences.append(
         f"{len(files) - len(same)} of {len(files)} Arrow files have other content than the {len(before)} before."
     )
     old = {field: getattr(record, field) for field in ("num_tokens", "num_sequences")} | dict(record.statistics)
     new = {**values, **values["statistics"]}
-    told += [
+    differences += [
         f"{field} was {old.get(field)} and is {new.get(field)}."
         for field in ("num_tokens", "num_sequences", "reference_version", "engine")
         if old.get(field) != new.get(field)
     ]
-    return told
+    return differences

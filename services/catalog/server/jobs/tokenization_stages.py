@@ -44,7 +44,7 @@ def needs_multi_shard_plan(parameters: _Parameters, num_shards: int) -> bool:
 
 
 def work_ahead(parameters: _Parameters, kind: str) -> int:
-    """Return the work of the stages after the last one of a kind, as far as can be foreseen, in the measure of WORK."""
+    """Return the work of the stages after the last one of a kind, as far as it is known, in units of WORK."""
     order = [ENCODE, DUPLICATES, MEASURE, ASSEMBLE]
     left = order[order.index(kind) + 1 :] if kind in order else []
     needed = {

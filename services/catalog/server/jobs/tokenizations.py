@@ -84,7 +84,7 @@ def first_tasks(
 
 
 def _date(tokenization: records.Tokenization) -> str:
-    """Return the day that chat templates are told."""
+    """Return the date that chat templates receive."""
     return tokenization.created_at.astimezone(UTC).date().isoformat()
 
 

@@ -48,6 +48,6 @@ def check_complete() -> None:
     problems = execution.rows("SELECT dataset_id, problem FROM rollout.unsynced ORDER BY dataset_id LIMIT 5")
     listed = "; ".join(f"{dataset}: {problem}" for dataset, problem in problems)
     raise errors.FailedPrecondition(
-        f"Some old datasets cannot be taken over, so the old tables stay. Mend these rows of public.datasets and "
+        f"Some old datasets cannot be taken over, so the old tables stay. Fix these rows of public.datasets and "
         f"migrate again. {listed}"
     )

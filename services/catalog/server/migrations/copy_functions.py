@@ -1,6 +1,6 @@
 """Taking records over from the old tables: the functions in SQL that the copy and the triggers call.
 
-`rollout.links` tells which datasets were taken over, and which tokenization each one's single tokenization became.
+`rollout.links` records which datasets were copied, and which tokenization each one's single tokenization became.
 A record that was taken over is never overwritten: only what old code changes after that is carried across.
 """
 
@@ -140,8 +140,8 @@ _DATASETS = (
         PERFORM rollout.put_tokenization(o, tried);
     END $$
     """,
-    # Takes over some datasets that were not, and tells how many it saw. Rows that old code is changing are left to
-    # its triggers, and to the next round.
+    # Copies some datasets that were not copied yet, and returns how many it saw. Rows that old code is changing are
+    # left to its triggers, and to the next round.
     """
     CREATE FUNCTION rollout.copy_batch(size integer) RETURNS integer LANGUAGE plpgsql AS $$
     DECLARE

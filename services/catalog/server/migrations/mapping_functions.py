@@ -13,7 +13,7 @@ _TEXTS = (
     BEGIN
         s := regexp_replace(s COLLATE "C", '[^a-z0-9._-]+', '-', 'g');
         s := regexp_replace(regexp_replace(s, '\.{2,}', '.', 'g'), '-{2,}', '-', 'g');
-        -- 45 of 63 characters: room for what tells two of one name apart, and for `kind` in front.
+        -- 45 of 63 characters: room for a suffix that makes names distinct, and for `kind` in front.
         s := btrim(left(btrim(s, '._-'), 45), '._-');
         IF s = '' THEN
             RETURN kind;
@@ -74,7 +74,7 @@ _TEXTS = (
 )
 
 _STATUSES = (
-    # Where the tokenization of an old dataset stands, or null if it has none. `tried` tells which of the two things
+    # Where the tokenization of an old dataset stands, or null if it has none. `tried` says which of the two things
     # that share a status was at work last: true the tokenization, false the download, null nobody knows.
     """
     CREATE FUNCTION rollout.tokenization_status(o public.datasets, tried boolean) RETURNS text

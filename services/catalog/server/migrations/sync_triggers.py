@@ -168,7 +168,7 @@ _FOLLOWING = (
 )
 
 _RESYNC = (
-    # Tries again what could not be carried across; tells how many are left.
+    # Retries what could not be copied; returns how many rows are left.
     """
     CREATE FUNCTION rollout.resync() RETURNS bigint LANGUAGE plpgsql AS $$
     DECLARE
@@ -195,7 +195,7 @@ _RESYNC = (
     """,
 )
 
-# They run as whoever migrates, so that the roles that serve need no rights on the tables of the other side.
+# They run as the role that migrates, so that the roles that serve need no rights on the tables of the other side.
 _TRIGGERED = (
     """
     CREATE FUNCTION rollout.on_old_dataset() RETURNS trigger

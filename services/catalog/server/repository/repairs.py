@@ -1,4 +1,4 @@
-"""Rows of repairs: the last one of each tokenization. Whoever shares a folder shares its repair."""
+"""Rows of repairs: the last one of each tokenization. Tokenizations that share a folder share its repair."""
 
 import uuid
 from collections.abc import Collection, Mapping

@@ -28,7 +28,7 @@ class Resolver:
         self._storage = storage
         self._waiting: dict[_Name, asyncio.Future[_Found]] = {}
         self._reading: asyncio.Task[None] | None = None
-        # A message costs more to make than to keep; the etag tells when it is out of date.
+        # A message costs more to make than to keep; the etag shows when it is out of date.
         self._answers: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
 
     async def resolve(self, name: _Name) -> _Answer:

@@ -1,7 +1,7 @@
 """Tokenizations that wait for another's files, and what becomes of them when that is READY, has failed or is gone.
 
-Nothing is remembered outside the database: whoever waits is QUEUED without a job, and is settled anew whenever a
-record changed. Any number of replicas may do this at once.
+All state is in the database: a tokenization that waits is QUEUED without a job, and is resolved again whenever a record
+changes. Any number of replicas may do this at once.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _SPACING_SECONDS = 0.1
 
 
 class SharedTokenizationResolver:
-    """Settles whoever waits."""
+    """Starts or completes tokenizations that wait for shared files."""
 
     def __init__(self, database: Database, listener: Listener, creation: TokenizationService) -> None:
         self._database = database

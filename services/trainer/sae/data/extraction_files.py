@@ -62,10 +62,10 @@ class ExtractionFiles:
         file = self._files[max(0, bisect.bisect_right(self._addresses, begin) - 1)]
         _check(file, begin, array.nbytes)
 
-    def _digests(self, folder: pathlib.Path, told: Mapping[str, Any]) -> dict[str, NDArray[np.uint64]]:
-        data = (folder / told["name"]).read_bytes()
-        if hashlib.sha256(data).hexdigest() != told["sha256"]:
-            raise self._damaged(told["name"], "its sha256 differs")
+    def _digests(self, folder: pathlib.Path, listed: Mapping[str, Any]) -> dict[str, NDArray[np.uint64]]:
+        data = (folder / listed["name"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != listed["sha256"]:
+            raise self._damaged(listed["name"], "its sha256 differs")
         return safetensors.numpy.load(data)
 
     def _damaged(self, file: str, what: str) -> errors.DataLoss:

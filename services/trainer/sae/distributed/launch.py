@@ -164,16 +164,16 @@ class _EventReader:
 
 def _raise(folder: pathlib.Path, processes: int, code: int) -> reports.Result:
     """Raise the error that ended the processes: the first that was reported, otherwise how a process died."""
-    told = sorted(
+    failures = sorted(
         (json.loads(path.read_bytes()) for path in folder.glob(rank_main.ERRORS)), key=lambda each: each["time"]
     )
-    for each in told:
+    for each in failures:
         if each["kind"] != rank_main.UNEXPECTED:
             raise rank_main.error_from_dict(each)
     died = _read_first_death(folder)
     # After one was killed, the others fail because it is gone.
-    if told and died.get("code", 0) >= 0:
-        rank, failure = told[0]["rank"], told[0]["message"]
+    if failures and died.get("code", 0) >= 0:
+        rank, failure = failures[0]["rank"], failures[0]["message"]
         raise errors.Internal(
             f"Process {rank + 1} of the {processes} of the training failed unexpectedly ({failure}); see the "
             "worker's log. The training resumes from its newest checkpoint.",

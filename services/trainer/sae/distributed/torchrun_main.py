@@ -37,8 +37,8 @@ def main() -> int:
         run.run(arguments)  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=lambda each: (_follows(each[1].exitcode), each[0]))
-        told = json.dumps({"rank": rank, "code": failure.exitcode})
-        (pathlib.Path(job).parent / DIED).write_text(told)
+        report = json.dumps({"rank": rank, "code": failure.exitcode})
+        (pathlib.Path(job).parent / DIED).write_text(report)
         return 1
     return 0
 

@@ -25,7 +25,7 @@ phase = "post"
 
 _MOVED = ("models", "datasets")
 
-# Work that nobody will finish: it has no job of ours, and whoever did it is gone.
+# Work that nobody will finish: it has no job here, and the process that ran it is gone.
 _ABANDONED = tuple(
     f"""
     UPDATE {relation} SET status = 'ERROR', error_reason = 'WORKER_LOST', updated_at = clock_timestamp(),

@@ -13,7 +13,7 @@ phase = "pre"
 
 
 def upgrade() -> None:
-    # Concurrently: whoever tokenizes meanwhile is not made to wait, however many files there are.
+    # Concurrently: tokenizations that run meanwhile do not wait, however many files there are.
     with op.get_context().autocommit_block():
         if execution.flag(shared_files.INVALID_INDEX):
             execution.run(shared_files.DROPPED_INDEX)

@@ -25,5 +25,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the table: who holds something holds it anew within a minute of the next upgrade."""
+    """Drop the table: holders renew their holds within a minute of the next upgrade."""
     op.execute("DROP TABLE extractor.extraction_holds")
