@@ -64,7 +64,7 @@ _CHANGES = (
         WHERE id = t.id;
     END $$
     """,
-    # Lets go of the tokenization that the old one became, and deletes it unless new code works on it.
+    # Releases the tokenization that the old one became, and deletes it unless new code works on it.
     """
     CREATE FUNCTION rollout.drop_linked(dataset uuid) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
