@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import signal
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
@@ -43,6 +44,24 @@ hypothesis.settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("tests")
+
+
+_PROOFS = "POLYTOK_TOKENIZER_PROOFS"
+_proofs = pytest.StashKey[tempfile.TemporaryDirectory[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share proofs of engines between all tests of a run, as the processes of a worker do, and with no other run."""
+    if _PROOFS not in os.environ:
+        folder = config.stash[_proofs] = tempfile.TemporaryDirectory(prefix="polytok-proofs-")
+        os.environ[_PROOFS] = folder.name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete the proofs that this process, rather than one that started it, made a folder for."""
+    if (folder := config.stash.get(_proofs, None)) is not None:
+        del os.environ[_PROOFS]
+        folder.cleanup()
 
 
 # What a test needs when it uses one of these, by itself or through another fixture.

@@ -14,6 +14,7 @@ from polytok.jobs.v1 import messages_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Storage
+from services.tokenizer import settings
 from services.tokenizer.engines import selection
 from services.tokenizer.models import loader
 from services.tokenizer.worker.tasks import publish_task, shard_task
@@ -43,6 +44,11 @@ def text_shard(storage: Storage, *batches: Sequence[str | None], **more: Any) ->
     return raw_shard(storage, [pa.record_batch({"text": pa.array(batch, pa.string())}) for batch in batches], **more)
 
 
+def shared_proofs_selector(wanted: str = "auto") -> selection.EngineSelector:
+    """Return a selector that reads and writes the proofs of the whole run."""
+    return selection.EngineSelector(wanted, folder=settings.TokenizerSettings().proofs_folder)
+
+
 class TaskRunner:
     """Runs tasks on a storage with one tokenizer; keeps the events that a worker would have seen."""
 
@@ -50,7 +56,7 @@ class TaskRunner:
         self.storage = storage
         self.reference = tasks_pb2.TokenizerReference(repo_id=str(folder))
         self.tokenizers = loader.TokenizerCache(2)
-        self.selector = selector or selection.EngineSelector()
+        self.selector = selector or shared_proofs_selector()
         self.reference.fingerprint = self.tokenizers.get(self.reference).fingerprint
         self.events: list[messages_pb2.TaskEvent] = []
 

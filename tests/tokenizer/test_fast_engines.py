@@ -199,7 +199,7 @@ def test_unknown_tokenizers_have_no_candidates(backend: tokenizers.Tokenizer) ->
 
 @pytest.mark.parametrize("wanted", ["reference", "gigatoken", "fastokens"])
 def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pathlib.Path], wanted: str) -> None:
-    runner = task_runner.TaskRunner(storage, folders["byte_level"], selection.EngineSelector(wanted))
+    runner = task_runner.TaskRunner(storage, folders["byte_level"], task_runner.shared_proofs_selector(wanted))
     result = runner.tokenize(task_runner.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == wanted
     backend = runner.tokenizers.get(runner.reference).backend
@@ -207,6 +207,6 @@ def test_an_operator_chooses_the_engine(storage: Storage, folders: dict[str, pat
 
 
 def test_an_unsuitable_engine_gives_way(storage: Storage, folders: dict[str, pathlib.Path]) -> None:
-    runner = task_runner.TaskRunner(storage, folders["wordpiece"], selection.EngineSelector("gigatoken"))
+    runner = task_runner.TaskRunner(storage, folders["wordpiece"], task_runner.shared_proofs_selector("gigatoken"))
     result = runner.tokenize(task_runner.text_shard(storage, TEXTS), Parameters(max_length=64))
     assert result.statistics.engine == "reference"
