@@ -24,6 +24,11 @@ async def queue_is_empty(service: JobServiceHarness) -> bool:
     return info.state.messages == 0
 
 
+async def is_dispatched(service: JobServiceHarness) -> bool:
+    """Return whether the outbox is empty; a worker may be faster than the transaction that empties it."""
+    return await service.harness.rows(sa.select(TABLES.outbox).limit(1)) == []
+
+
 async def test_a_job_runs_to_its_end_and_leaves_nothing_behind(service: JobServiceHarness) -> None:
     harness = service.harness
     harness.handler.stages = [
@@ -36,7 +41,7 @@ async def test_a_job_runs_to_its_end_and_leaves_nothing_behind(service: JobServi
         assert [unpack(r.result)["said"] for r in harness.handler.results] == ["last"]
         assert (await harness.record(job_id)).published == 1
         await until(lambda: queue_is_empty(service))
-    assert await harness.rows(sa.select(TABLES.outbox)) == []
+        await until(lambda: is_dispatched(service))
     assert {(a.outcome, a.epoch) for a in await harness.attempts(job_id)} == {(Outcome.SUCCEEDED, 1)}
 
 
