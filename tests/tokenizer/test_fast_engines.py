@@ -96,7 +96,7 @@ def test_auto_takes_a_fast_engine_for_real_tokenizers(shared: pathlib.Path, name
     tokenizer = loader.load(shared / "tokenizers" / name)
     corpus = pq.read_table(shared / "corpus" / "mix32.parquet", columns=["text"])["text"].to_pylist()
     texts = strings([*TEXTS, *corpus[::20]])
-    engine = selection.EngineSelector().choose(tokenizer, "mix32", texts)
+    engine = task_runner.shared_proofs_selector().choose(tokenizer, "mix32", texts)
     assert engine.name != "reference"
     expected = Reference(tokenizer.backend).encode(texts)
     found = engine.encode(texts)

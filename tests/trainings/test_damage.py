@@ -35,10 +35,11 @@ def content(record: Any) -> dict[str, Any]:
     return load_file(pathlib.Path(record.results[0].path) / "sae_weights.safetensors")
 
 
-async def test_a_damaged_checkpoint_falls_back(harness: TrainingHarness) -> None:
+@pytest.mark.parametrize("files", [FILES[-1:], pytest.param(FILES[:-1], marks=pytest.mark.long)], ids=len)
+async def test_a_damaged_checkpoint_falls_back(harness: TrainingHarness, files: list[str]) -> None:
     await harness.create("damaged", **LONG)
     step = 80
-    for file in FILES:
+    for file in files:
         *_, earlier, newest = await pause(harness, "damaged", step)
         assert earlier.step < newest.step
         damaged(newest, file)
