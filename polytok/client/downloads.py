@@ -5,7 +5,6 @@ compared with the manifest, so it is never incomplete. Tokenizations that share 
 """
 
 import hashlib
-import json
 import pathlib
 import secrets
 import shutil
@@ -13,11 +12,10 @@ from collections.abc import Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.trainer.v1 import trainings_pb2
 
-_MANIFEST = "polytok.json"
 _CHUNK_BYTES = 1 << 20
 _AT_ONCE = 4
 
@@ -49,7 +47,7 @@ def tokenization(record: tokenizations_pb2.Tokenization) -> Published:
         record.manifest_digest,
         f"Load it again. If the error persists, run `polytok tokenization verify {record.name}`.",
         f"Run `polytok tokenization repair {record.name}`, then load it again.",
-        ("state.json", "dataset_info.json"),
+        manifests.SIDECARS,
     )
 
 
@@ -100,11 +98,11 @@ class _Download:
         if not self._published.digest:
             self._filesystem.get(f"{self._root}/", f"{self._target}/", recursive=True)
             return
-        if self._copy(_MANIFEST)[1] != self._published.digest:
-            raise self._changed(_MANIFEST)
+        if self._copy(manifests.NAME)[1] != self._published.digest:
+            raise self._changed(manifests.NAME)
         for name in self._published.unlisted:
             self._copy(name)
-        listed = json.loads((self._target / _MANIFEST).read_bytes())["files"]
+        listed = manifests.decode((self._target / manifests.NAME).read_bytes())["files"]
         part = self._published.part
         files = [file for file in listed if not part or file["name"].startswith(f"{part}/")]
         with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -130,7 +128,7 @@ class _Download:
         own = name.removeprefix(f"{part}/") if part else name
         if pathlib.PurePosixPath(own).name != own or own in {"", ".", ".."}:
             raise errors.DataLoss(
-                f"{_MANIFEST} of {self._published.name} lists {name!r}, which is not a plain file name."
+                f"{manifests.NAME} of {self._published.name} lists {name!r}, which is not a plain file name."
             )
         digest, size = hashlib.sha256(), 0
         try:

@@ -6,7 +6,6 @@ between are never mistaken for the requested ones. Imports no torch.
 
 import functools
 import hashlib
-import json
 import pathlib
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from polytok import errors
+from polytok import errors, manifests
 from services.runtime.storage import Storage
-
-_MANIFEST = "polytok.json"
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,12 @@ def read_manifest(storage: Storage, name: str, key: str, digest: str) -> Tokeniz
             metadata={"resource": name},
         )
     try:
-        data = storage.read_bytes(f"{key}/{_MANIFEST}")
+        data = storage.read_bytes(f"{key}/{manifests.NAME}")
     except errors.NotFound:
         raise _changed(name, "was deleted") from None
-    if hashlib.sha256(data).hexdigest() != digest:
+    found = manifests.decode_checked(data, digest)
+    if found is None:
         raise _changed(name, "was recreated")
-    found = json.loads(data)
     files = [
         TokenizationFile(posixpath.join(key, file["name"]), file["num_rows"], file["size_bytes"], file["sha256"])
         for file in found["files"]

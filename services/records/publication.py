@@ -1,30 +1,27 @@
-"""Gives the small files that a worker staged their final names, inside the transaction that publishes.
+"""Small files are staged by a worker, and get their final names inside the transaction that publishes.
 
 The transaction may be undone after this; what was moved is then overwritten by the next attempt, and no record names
 it until then. Doing it twice does no harm.
 """
 
 import asyncio
+import posixpath
 from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
 
-from polytok import errors
+from polytok import errors, manifests
+from polytok.catalog.v1.tasks_pb2 import StagedFile
 from services.runtime.storage import Storage
 
-MANIFESTS = frozenset({"state.json", "dataset_info.json", "polytok.json"})
-"""The files that make a folder of Arrow files one that `datasets.load_from_disk` opens, and the manifest."""
 
-
-class StagedFile(Protocol):
-    """A `polytok.catalog.v1.StagedFile`."""
-
-    staged_key: str
-    final_key: str
-    sha256: str
+def stage(storage: Storage, folder: str, name: str, data: bytes, tag: str) -> StagedFile:
+    """Write a small file of a folder under a name of the attempt that `tag` identifies."""
+    stem, extension = posixpath.splitext(name)
+    staged_key = f"{folder}/{stem}-{tag}{extension}"
+    return StagedFile(staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data))
 
 
 async def publish(
-    storage: Storage, folder: str, files: Sequence[StagedFile], *, names: Collection[str] = MANIFESTS
+    storage: Storage, folder: str, files: Sequence[StagedFile], *, names: Collection[str] = manifests.NAMES
 ) -> None:
     """Check the staged files and move each to its place in the folder; `names` are those that they may have."""
     check_inside(folder, [file.staged_key for file in files])
@@ -50,7 +47,7 @@ def _outside(folder: str, key: str) -> errors.Internal:
 
 
 def move(storage: Storage, files: Sequence[StagedFile]) -> None:
-    """Check staged files and return them their final names; raises DataLoss for one with other bytes."""
+    """Check staged files and give them their final names; raises DataLoss for one with other bytes."""
     for file in files:
         if storage.exists(file.staged_key):
             storage.verify(file.staged_key, file.sha256)

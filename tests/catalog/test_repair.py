@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from google.protobuf import any_pb2
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import answers_pb2
 from services.catalog.server.repository.tokenizations import tokenizations
@@ -19,7 +19,6 @@ from services.jobs.task_process_main import TaskContext
 from services.records import storage_folders
 from services.tokenizer.checks import verification
 from services.tokenizer.models import loader
-from services.tokenizer.worker.tasks import publish_task
 from tests.catalog import harness, locks
 from tests.catalog.task_runner import TaskRunner
 from tests.support.messages import check_names
@@ -237,7 +236,7 @@ async def test_manifest_of_another_format_is_replaced_for_all_sharers(
     before = await _files(docs)
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
     _flip(before[0])
-    monkeypatch.setattr(publish_task, "FORMAT", 2)
+    monkeypatch.setattr(manifests, "FORMAT", 2)
     await runner.run((await _repair(docs, "datasets/docs/tokenizations/other")).repair.job)
     found, other = await docs.tokenization(NAME), await docs.tokenization("datasets/docs/tokenizations/other")
     assert found.repair == other.repair
@@ -295,7 +294,7 @@ async def test_held_files_are_repaired_and_not_replaced(
     assert (await docs.tokenization(NAME)).repair.state == Repair.STATE_DONE
     assert _contents(record) == whole
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
-    monkeypatch.setattr(publish_task, "FORMAT", 2)
+    monkeypatch.setattr(manifests, "FORMAT", 2)
     await runner.run((await _repair(docs)).repair.job)
     found = await docs.tokenization(NAME)
     assert (found.repair.state, found.repair.error_reason) == (Repair.STATE_ERROR, "RESOURCE_HELD")
@@ -310,7 +309,7 @@ async def test_sharing_during_replacement(
 ) -> None:
     record = await _tokenized(docs, runner)
     (pathlib.Path(record.tokenized_path) / "polytok.json").unlink()
-    monkeypatch.setattr(publish_task, "FORMAT", 2)
+    monkeypatch.setattr(manifests, "FORMAT", 2)
     job = (await _repair(docs)).repair.job
     await runner.run_until(job, "tokenize.publish")
     async with docs.database.transaction() as conn:

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from polytok import manifests
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import read_task, schemas, shards, source_errors
 from services.catalog.ingest.read_task import ORIGIN, Report
@@ -148,19 +149,13 @@ def _result(
 ) -> tasks_pb2.PublishDatasetResult:
     features = datasets.Features.from_arrow_schema(schema)
     fingerprint = hashlib.sha256("".join(shard.sha256 for shard in raw_shards).encode()).hexdigest()
-    info = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
-    state: dict[str, Any] = {
-        "_data_files": [{"filename": shard.key.removeprefix(f"{raw_key}/")} for shard in raw_shards],
-        # `datasets` keeps 16 hexadecimal digits.
-        "_fingerprint": fingerprint[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
+    names = (shard.key.removeprefix(f"{raw_key}/") for shard in raw_shards)
+    contents = {
+        manifests.INFO: manifests.info(features.to_dict()),
+        manifests.STATE: manifests.state(names, fingerprint),
     }
     staged = []
-    for name, content in (("dataset_info.json", info), ("state.json", state)):
+    for name, content in contents.items():
         key = f"{raw_key}/{name}.{tag}"
         written.append(key)
         digest = storage.write_bytes(key, _json(content).encode())

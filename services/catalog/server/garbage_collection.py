@@ -8,11 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import manifests
 from services.catalog.server import tables
 from services.catalog.server.domain import names
 from services.catalog.server.repository import holds, repairs
 from services.catalog.server.settings import CatalogSettings
-from services.records import idempotency, publication
+from services.records import idempotency
 from services.records.garbage_collection import GarbageCollectionPolicy
 
 _CHUNK = 5000
@@ -62,7 +63,7 @@ async def orphans(conn: AsyncConnection, listed: Iterable[str]) -> tuple[set[str
         elif status.get(folder, "ERROR") in _ENDED:
             folders.add(folder)
         elif status[folder] == "READY":
-            candidates.update(key for key in keys if key.rpartition("/")[2] not in publication.MANIFESTS)
+            candidates.update(key for key in keys if key.rpartition("/")[2] not in manifests.NAMES)
     return folders, candidates - await _published(conn, sorted(candidates))
 
 

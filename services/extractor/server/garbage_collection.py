@@ -7,15 +7,16 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import manifests
 from services.extractor.server import estimates, resource_names, tables
 from services.extractor.server.repository import extractions
 from services.extractor.server.settings import ExtractorSettings
-from services.records import idempotency, publication
+from services.records import idempotency
 from services.records.garbage_collection import GarbageCollectionPolicy
 
 _CHUNK = 5000
 _ENDED = ("ERROR", "CANCELLED")
-_FINAL = publication.MANIFESTS | resource_names.SIDECARS
+_FINAL = manifests.NAMES | resource_names.SIDECARS
 
 _table = tables.extractions
 _files = tables.extraction_files

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from google.protobuf import json_format
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from polytok import manifests
 from polytok.extractor.v1 import tasks_pb2
 from services.extractor.server import messages, resource_names
 from services.extractor.server.models import Extraction
@@ -21,7 +22,7 @@ _PLAN = "extract.plan"
 _PUBLISH = "extract.publish"
 _EXTRACTING, _PUBLISHING = 30, 1
 """A model's pass over a token is so much work against reading again what was written of it, to publish it."""
-_NAMES = publication.MANIFESTS | resource_names.SIDECARS
+_NAMES = manifests.NAMES | resource_names.SIDECARS
 
 
 def create_first_tasks(extraction: Extraction, range_bytes: int) -> list[NewTask]:

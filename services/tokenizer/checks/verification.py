@@ -9,35 +9,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
-from services.records import publication
 from services.runtime.storage import Entry, Storage
 from services.tokenizer.checks import document_check
 from services.tokenizer.checks.document_check import Finding
-from services.tokenizer.files import shard_writer
 from services.tokenizer.models import loader
 
-MANIFEST = "polytok.json"
 _MOST_FINDINGS = 1000
 _MOST_UNKNOWN_FILES = 20
 _LONGEST_PATH = 255
 _CHUNK_BYTES = 1 << 20
 _REPORT_SECONDS = 0.2
 _LARGEST = (1 << 31) - 1
-_REQUIRED = {
-    "state.json": {
-        "_data_files",
-        "_fingerprint",
-        "_format_columns",
-        "_format_kwargs",
-        "_format_type",
-        "_output_all_columns",
-        "_split",
-    },
-    "dataset_info.json": {"citation", "description", "features", "homepage", "license"},
-}
+_REQUIRED = {manifests.STATE: manifests.state((), "").keys(), manifests.INFO: manifests.info({}).keys()}
 
 
 def verify(
@@ -71,7 +57,7 @@ def verify(
 def _report_unknown_files(
     storage: Storage, folder: str, manifest: dict[str, Any], result: tokenizer_pb2.VerifyResult
 ) -> None:
-    listed = {*publication.MANIFESTS, *(file["name"] for file in manifest["files"])}
+    listed = {*manifests.NAMES, *(file["name"] for file in manifest["files"])}
     paths = [key.removeprefix(f"{folder}/") for key in storage.list(folder)]
     unknown = [path for path in paths if path not in listed]
     result.num_unknown_files = min(len(unknown), _LARGEST)
@@ -115,26 +101,24 @@ def read_manifest(
     storage: Storage, folder: str, digest: str, result: tokenizer_pb2.VerifyResult
 ) -> dict[str, Any] | None:
     """Read `polytok.json`; return None and a finding if its digest differs."""
-    key = f"{folder}/{MANIFEST}"
+    key = f"{folder}/{manifests.NAME}"
     replaced = replaced_file(storage, key, "Without it no other file can be verified.")
     if replaced is not None:
         result.findings.append(replaced)
         return None
     if not storage.exists(key):
-        result.findings.append(missing_finding(MANIFEST, "Without it no other file can be verified."))
+        result.findings.append(missing_finding(manifests.NAME, "Without it no other file can be verified."))
         return None
     data = storage.read_bytes(key)
     result.num_files, result.size_bytes = 1, len(data)
-    found = hashlib.sha256(data).hexdigest()
-    if found != digest:
+    content = manifests.decode_checked(data, digest)
+    if content is None:
         message = (
-            f"{MANIFEST} has the sha256 {found[:12]}…, but the catalog expects {digest[:12]}…. Without it no "
-            "other file can be verified."
+            f"{manifests.NAME} has the sha256 {manifests.digest(data)[:12]}…, but the catalog expects "
+            f"{digest[:12]}…. Without it no other file can be verified."
         )
-        result.findings.append(Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=MANIFEST, message=message))
-        return None
-    manifest: dict[str, Any] = json.loads(data)
-    return manifest
+        result.findings.append(Finding(kind=Finding.KIND_WRONG_CHECKSUM, file=manifests.NAME, message=message))
+    return content
 
 
 def missing_finding(name: str, more: str = "") -> Finding:
@@ -235,16 +219,18 @@ def check_sidecars(
     result: tokenizer_pb2.VerifyResult,
 ) -> None:
     """Compare the files without a checksum with the content that the other files imply."""
-    state = _read(storage, folder, "state.json", result)
-    if state is not None and state != shard_writer.describe_files((file["name"] for file in manifest["files"]), digest):
-        result.findings.append(inconsistent_finding("state.json", f"it does not list the files as {MANIFEST} does"))
-    info = _read(storage, folder, "dataset_info.json", result)
+    state = _read(storage, folder, manifests.STATE, result)
+    if state is not None and state != manifests.state((file["name"] for file in manifest["files"]), digest):
+        result.findings.append(
+            inconsistent_finding(manifests.STATE, f"it does not list the files as {manifests.NAME} does")
+        )
+    info = _read(storage, folder, manifests.INFO, result)
     if info is not None and whole:
         with storage.open(f"{folder}/{whole[0]['name']}") as file, pa.ipc.open_stream(file) as stream:
             columns = json.loads(stream.schema.metadata[b"huggingface"])["info"]["features"]
         if info["features"] != columns:
             result.findings.append(
-                inconsistent_finding("dataset_info.json", f"it describes other columns than {whole[0]['name']} has")
+                inconsistent_finding(manifests.INFO, f"it describes other columns than {whole[0]['name']} has")
             )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -39,19 +38,6 @@ def _schema(*, document_starts: bool) -> pa.Schema:
             "huggingface": json.dumps({"info": {"features": describe_features(document_starts=document_starts)}})
         },
     )
-
-
-def describe_files(names: Iterable[str], digest: str) -> dict[str, Any]:
-    """Return the content of `state.json` for files of these names, in row order, and a manifest with that digest."""
-    return {
-        "_data_files": [{"filename": name} for name in names],
-        "_fingerprint": digest[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
-    }
 
 
 class ShardWriter:

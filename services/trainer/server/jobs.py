@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, json_format
 from google.protobuf.message import DecodeError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.trainer.v1 import tasks_pb2
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
@@ -21,7 +21,6 @@ from services.trainer.server.repository import trainings
 
 KIND = "training"
 TASK = "train.run"
-_MANIFEST = "polytok.json"
 
 
 def create_first_task(record: models.Training, checkpoint: models.Checkpoint | None) -> NewTask:
@@ -100,7 +99,7 @@ class TrainingJobHandler(RecordJobHandler):
         """Refuse an export that is not this training's, or not whole."""
         wanted = [sae["name"] for sae in record.saes]
         outside = not result.key.startswith(f"{record.key}/") or any(
-            file.name.partition("/")[0] not in {*wanted, _MANIFEST} for file in result.files
+            file.name.partition("/")[0] not in {*wanted, manifests.NAME} for file in result.files
         )
         if outside or [each.name for each in result.results] != wanted:
             raise errors.Internal(
@@ -111,7 +110,7 @@ class TrainingJobHandler(RecordJobHandler):
         await asyncio.to_thread(self._verify, result)
 
     def _verify(self, result: tasks_pb2.RunTrainingResult) -> None:
-        self._storage.verify(f"{result.key}/{_MANIFEST}", result.manifest_digest)
+        self._storage.verify(f"{result.key}/{manifests.NAME}", result.manifest_digest)
         for file in result.files:
             key = f"{result.key}/{file.name}"
             size = self._storage.size(key)

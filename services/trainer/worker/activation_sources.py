@@ -1,8 +1,6 @@
 """The source of a training's activations: a model that runs over a tokenization, or an extraction."""
 
 import functools
-import hashlib
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,7 +9,7 @@ from typing import Any, Protocol
 import datasets
 import datasets.table
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.activations import activation_stream, compatibility, fingerprints, hooks, models, tokenizations
 from services.activations.models import LoadedModel
@@ -22,7 +20,6 @@ from services.runtime.telemetry import logging
 from services.trainer.sae.data import extraction, live
 from services.trainer.sae.data.dataset import ActivationDataset
 
-_MANIFEST = "polytok.json"
 _CHUNK_BYTES = 8 << 20
 
 _log = logging.get(__name__)
@@ -177,10 +174,11 @@ class ExtractedActivations:
     def _extraction(self) -> Any:
         lineage = self._task.lineage
         try:
-            data = self._storage.read_bytes(f"{self._task.source_key}/{_MANIFEST}")
+            data = self._storage.read_bytes(f"{self._task.source_key}/{manifests.NAME}")
         except errors.NotFound:
             data = b""
-        if hashlib.sha256(data).hexdigest() != lineage.extraction_digest:
+        found = manifests.decode_checked(data, lineage.extraction_digest)
+        if found is None:
             what = "was recreated" if data else "was deleted"
             raise errors.FailedPrecondition(
                 f"{lineage.extraction} {what} since this training was created. Extract again, and create "
@@ -188,7 +186,7 @@ class ExtractedActivations:
                 reason="RESOURCE_CHANGED",
                 metadata={"resource": lineage.extraction},
             )
-        return json.loads(data)
+        return found
 
     def _folder(self, scratch: pathlib.Path, fetched: bool) -> pathlib.Path:
         key = self._task.source_key

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import pathlib
 import tempfile
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from google.protobuf import json_format
 
+from polytok import manifests
 from polytok.trainer.v1 import tasks_pb2, trainings_pb2
 from services.jobs import task_process_main
 from services.runtime.storage import Storage
@@ -22,9 +22,6 @@ from services.trainer.worker.activation_sources import ActivationSource
 from services.trainer.worker.worker_settings import TrainerSettings
 from services.trainer.worker.workspace import Workspace
 
-FORMAT = 1
-"""Version of the manifest's layout."""
-_MANIFEST = "polytok.json"
 _ALL = 1 << 31
 _PACKAGES = ("polytok", "torch", "transformers", "sae-lens", "safetensors")
 
@@ -125,7 +122,9 @@ def _published(
     """Store the export, its manifest last."""
     evaluations = {row.sae: row for row in result.evaluations}
     answer = tasks_pb2.RunTrainingResult(
-        key=f"{work.key}/{workspace.EXPORTS}", versions=_versions(), device=_device_name(complete.device)
+        key=f"{work.key}/{workspace.EXPORTS}",
+        versions=manifests.versions(*_PACKAGES),
+        device=_device_name(complete.device),
     )
     answer.available_samples = result.available_samples
     for planned in complete.saes:
@@ -143,8 +142,7 @@ def _published(
                 size_bytes=sum(file.size_bytes for file in files),
             )
         )
-    manifest = json.dumps(_manifest(task, complete, result, answer), indent=2, ensure_ascii=False) + "\n"
-    answer.manifest_digest = work.write(_MANIFEST, manifest.encode())
+    answer.manifest_digest = work.write(manifests.NAME, manifests.encode(_manifest(task, complete, result, answer)))
     return answer
 
 
@@ -155,7 +153,6 @@ def _manifest(
     answer: tasks_pb2.RunTrainingResult,
 ) -> dict[str, Any]:
     return {
-        "format": FORMAT,
         "name": task.training,
         "lineage": json_format.MessageToDict(task.lineage, preserving_proto_field_name=True),
         "plan": complete.to_dict(),
@@ -169,10 +166,6 @@ def _manifest(
         "versions": dict(answer.versions),
         "device": answer.device,
     }
-
-
-def _versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _device_name(device: str) -> str:

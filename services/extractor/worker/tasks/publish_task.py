@@ -4,9 +4,6 @@ They are staged under names of this attempt. The extractor's server renames them
 extraction READY; until then `datasets.load_from_disk` finds nothing to open.
 """
 
-import hashlib
-import importlib.metadata
-import json
 import math
 import posixpath
 from collections.abc import Mapping, Sequence
@@ -16,16 +13,14 @@ import numpy as np
 from google.protobuf import json_format
 from safetensors.numpy import save
 
-from polytok import errors
-from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok import errors, manifests
 from polytok.extractor.v1 import extractions_pb2, tasks_pb2
 from services.activations.statistics import ActivationStatistics
 from services.extractor.worker import arrow_columns, file_writer, model_cache
 from services.jobs.task_process_main import TaskContext
+from services.records import publication
 from services.runtime.storage import Storage, verification
 
-FORMAT = 1
-"""Version of the manifest's layout."""
 _VECTORS = "statistics.safetensors"
 _BLOCKS = "blocks.safetensors"
 _ADVICE = "Retry the extraction."
@@ -49,21 +44,21 @@ def publish(
         }
     )
     digests = save({posixpath.basename(file.key): np.frombuffer(file.block_digests, "<u8") for file in files})
-    manifest = _json(_manifest(order, files, merged, gathered, {_VECTORS: vectors, _BLOCKS: digests}))
-    digest = hashlib.sha256(manifest).hexdigest()
+    encoded = manifests.encode(_manifest(order, files, merged, gathered, {_VECTORS: vectors, _BLOCKS: digests}))
+    digest = manifests.digest(encoded)
     widths = {hook: each.width for hook, each in gathered.items()}
     features = arrow_columns.features(
         widths, order.parameters.context_size, model_cache.number_format(order.parameters.storage_format)
     )
-    information = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
     contents = {
         _VECTORS: vectors,
         _BLOCKS: digests,
-        "polytok.json": manifest,
-        "dataset_info.json": _json(information),
-        "state.json": _json(_state(files, digest)),
+        manifests.NAME: encoded,
+        **manifests.sidecars(features.to_dict(), (posixpath.basename(file.key) for file in files), digest),
     }
-    staged = [_stage(name, data, order.extraction_key, storage, context) for name, data in contents.items()]
+    staged = [
+        publication.stage(storage, order.extraction_key, name, data, context.tag) for name, data in contents.items()
+    ]
     return tasks_pb2.PublishExtractionResult(statistics=merged, manifest_digest=digest, staged_files=staged)
 
 
@@ -138,7 +133,6 @@ def _manifest(
     left_out = {"mean_vector", "variance_vector"}
     counted = (field for field in merged.DESCRIPTOR.fields if field.name not in {"hooks", "seconds"})
     return {
-        "format": FORMAT,
         "name": order.name,
         "tokenization": {"name": order.tokenization, "manifest_digest": order.manifest_digest},
         "model": {
@@ -157,42 +151,10 @@ def _manifest(
         },
         "vectors": _named(_VECTORS, beside),
         "blocks": _named(_BLOCKS, beside) | {"block_bytes": file_writer.BLOCK_BYTES, "digest": "xxh3_64"},
-        "files": [
-            {
-                "name": posixpath.basename(file.key),
-                "num_rows": file.num_rows,
-                "size_bytes": file.size_bytes,
-                "sha256": file.sha256,
-            }
-            for file in files
-        ],
-        "versions": {name: importlib.metadata.version(name) for name in ("polytok", "torch", "transformers")},
+        "files": [manifests.describe_file(file, order.extraction_key) for file in files],
+        "versions": manifests.versions("polytok", "torch", "transformers"),
     }
 
 
 def _named(name: str, beside: Mapping[str, bytes]) -> dict[str, Any]:
-    return {"name": name, "sha256": hashlib.sha256(beside[name]).hexdigest()}
-
-
-def _state(files: Sequence[tasks_pb2.ActivationFile], digest: str) -> dict[str, Any]:
-    return {
-        "_data_files": [{"filename": posixpath.basename(file.key)} for file in files],
-        "_fingerprint": digest[:16],
-        "_format_columns": None,
-        "_format_kwargs": {},
-        "_format_type": None,
-        "_output_all_columns": False,
-        "_split": None,
-    }
-
-
-def _stage(name: str, data: bytes, folder: str, storage: Storage, context: TaskContext) -> catalog_tasks_pb2.StagedFile:
-    stem, extension = posixpath.splitext(name)
-    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
-    return catalog_tasks_pb2.StagedFile(
-        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
-    )
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return {"name": name, "sha256": manifests.digest(beside[name])}

@@ -4,20 +4,17 @@ They are staged under names of this attempt. The catalog renames them in the tra
 READY; until then `datasets.load_from_disk` finds nothing to open.
 """
 
-import hashlib
-import importlib.metadata
-import json
 import posixpath
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from polytok import errors
-from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
+from polytok import errors, manifests
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.jobs.task_process_main import TaskContext
+from services.records import publication
 from services.runtime.storage import Storage, verification
 from services.runtime.telemetry import logging
 from services.tokenizer.files import shard_writer, staging, statistics, token_counts
@@ -28,8 +25,6 @@ _log = logging.get(__name__)
 
 _VERSIONS = ("polytok", "tokenizers", "transformers", "jinja2")
 """The packages whose version decides what is written; jinja2 renders chat templates."""
-FORMAT = 1
-"""Version of the manifest's layout."""
 
 
 def publish(
@@ -48,15 +43,17 @@ def publish(
     counts.fill_in(merged)
     _name_tokens(merged, task.tokenizer, tokenizers)
     statistics.add_shares(merged)
-    manifest = build_manifest(task, files, merged)
-    digest = hashlib.sha256(manifest).hexdigest()
-    contents = {"polytok.json": manifest, **build_datasets_sidecars(task, files, digest)}
+    encoded = build_manifest(task, files, merged)
+    digest = manifests.digest(encoded)
+    contents = {manifests.NAME: encoded, **build_datasets_sidecars(task, files, digest)}
     # Every file exists; another attempt at this task does not need the staged files of earlier stages.
     staging.remove(storage, task.tokenized_key)
     return tasks_pb2.PublishTokenizationResult(
         statistics=merged,
         manifest_digest=digest,
-        staged_files=[stage_file(name, data, task.tokenized_key, storage, context) for name, data in contents.items()],
+        staged_files=[
+            publication.stage(storage, task.tokenized_key, name, data, context.tag) for name, data in contents.items()
+        ],
     )
 
 
@@ -66,24 +63,15 @@ def build_manifest(
     merged: tokenizations_pb2.TokenizationStatistics,
 ) -> bytes:
     """Return the content of `polytok.json`."""
-    return _json(_manifest(task, files, merged))
+    return manifests.encode(_manifest(task, files, merged))
 
 
 def build_datasets_sidecars(
     task: tasks_pb2.PublishTokenizationTask, files: list[tasks_pb2.TokenizedFile], digest: str
 ) -> dict[str, bytes]:
     """Return the contents of the small files beside a manifest with that digest, by name."""
-    info = {
-        "citation": "",
-        "description": "",
-        "features": shard_writer.describe_features(document_starts=task.parameters.packing.document_starts),
-        "homepage": "",
-        "license": "",
-    }
-    return {
-        "dataset_info.json": _json(info),
-        "state.json": _json(shard_writer.describe_files((posixpath.basename(file.key) for file in files), digest)),
-    }
+    features = shard_writer.describe_features(document_starts=task.parameters.packing.document_starts)
+    return manifests.sidecars(features, (posixpath.basename(file.key) for file in files), digest)
 
 
 def _check_not_empty(task: tasks_pb2.PublishTokenizationTask, merged: tokenizations_pb2.TokenizationStatistics) -> None:
@@ -122,7 +110,6 @@ def _manifest(
     merged: tokenizations_pb2.TokenizationStatistics,
 ) -> dict[str, Any]:
     return {
-        "format": FORMAT,
         "name": task.name,
         "dataset_fingerprint": task.dataset_fingerprint,
         "tokenizer": {
@@ -142,15 +129,12 @@ def _manifest(
         "statistics": {field.name: _plain(getattr(merged, field.name)) for field in merged.DESCRIPTOR.fields},
         "files": [
             {
-                "name": posixpath.relpath(file.key, task.tokenized_key),
-                "num_rows": file.num_rows,
-                "size_bytes": file.size_bytes,
-                "sha256": file.sha256,
+                **manifests.describe_file(file, task.tokenized_key),
                 **({"phase": file.phase} if file.HasField("phase") else {}),
             }
             for file in files
         ],
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "versions": manifests.versions(*_VERSIONS),
     }
 
 
@@ -158,18 +142,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Message):
         return {field.name: _plain(getattr(value, field.name)) for field in value.DESCRIPTOR.fields}
     return value if isinstance(value, str | int | float) else [_plain(each) for each in value]
-
-
-def stage_file(
-    name: str, data: bytes, folder: str, storage: Storage, context: TaskContext
-) -> catalog_tasks_pb2.StagedFile:
-    """Write a small file of a folder under a name of this attempt."""
-    stem, extension = posixpath.splitext(name)
-    staged_key = f"{folder}/{stem}-{context.tag}{extension}"
-    return catalog_tasks_pb2.StagedFile(
-        staged_key=staged_key, final_key=f"{folder}/{name}", sha256=storage.write_bytes(staged_key, data)
-    )
-
-
-def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

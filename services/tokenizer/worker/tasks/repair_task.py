@@ -3,13 +3,11 @@
 What is restored is, byte for byte, what was written, so repeating it is harmless.
 """
 
-import hashlib
-import json
 import posixpath
 from collections.abc import Iterator
 from typing import Any
 
-from polytok import errors
+from polytok import errors, manifests
 from polytok.tokenizer.v1 import repairs_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
 from services.records import publication
@@ -62,12 +60,12 @@ def restore(
     _clear_folder(storage, folder)
     manifest = verification.read_manifest(storage, folder, task.manifest_digest, found)
     if manifest is None:
-        result.manifest_lost = hashlib.sha256(again).hexdigest() != task.manifest_digest
-        if not result.manifest_lost:
-            content[verification.MANIFEST] = again
-            manifest = json.loads(again)
+        manifest = manifests.decode_checked(again, task.manifest_digest)
+        result.manifest_lost = manifest is None
+        if manifest is not None:
+            content[manifests.NAME] = again
     elif task.made_all:
-        found.findings.extend(_contradictions(manifest, json.loads(again)))
+        found.findings.extend(_contradictions(manifest, manifests.decode(again)))
         result.manifest_lost = bool(found.findings)
     if not (task.made_all and result.manifest_lost):
         _put_back(task, storage, context)
@@ -79,7 +77,7 @@ def restore(
         for name in content:
             storage.clear(f"{folder}/{name}")
         result.staged_files.extend(
-            publish_task.stage_file(name, data, folder, storage, context) for name, data in content.items()
+            publication.stage(storage, folder, name, data, context.tag) for name, data in content.items()
         )
     # Without the manifest nothing else can be verified, but it can be repaired.
     result.messages.extend(finding.message.split(" Without it", 1)[0] for finding in found.findings)
@@ -103,7 +101,7 @@ def _contradictions(manifest: dict[str, Any], again: dict[str, Any]) -> Iterator
     """Yield contradictions between a manifest with a correct checksum and how the files were made."""
     for name in ("dataset_fingerprint", "parameters", "date", "files"):
         if _comparable(manifest.get(name)) != _comparable(again.get(name)):
-            yield verification.inconsistent_finding(verification.MANIFEST, f"its {name} does not match the files")
+            yield verification.inconsistent_finding(manifests.NAME, f"its {name} does not match the files")
 
 
 def _comparable(said: Any) -> Any:

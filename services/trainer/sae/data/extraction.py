@@ -6,7 +6,6 @@ each vector to its row of the tokenization. Reading whole blocks keeps disk read
 drawn from (seed, epoch), and the last blocks of an order drawn from the seed alone are held out.
 """
 
-import json
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,13 +17,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from polytok import errors
+from polytok import errors, manifests
 from services.activations import finiteness, hooks
 from services.activations.models import LoadedModel
 from services.activations.token_selection import EVERY_TOKEN, TokenSelection
 from services.trainer.sae.data import live
 from services.trainer.sae.data.dataset import Block, Position, SpliceTarget, TokenSequences
-from services.trainer.sae.data.extraction_files import MANIFEST, ExtractionFiles, check_whole
+from services.trainer.sae.data.extraction_files import ExtractionFiles, check_whole
 
 _BLOCK_BYTES = 4 << 20
 _SMALLEST_NUMBER = 20
@@ -241,8 +240,8 @@ def open_extraction(folder: pathlib.Path, name: str = "", manifest: Mapping[str,
             f"{folder} does not exist: the extraction is not READY, or was deleted. Extract again.", reason="NOT_READY"
         )
     try:
-        if manifest is None and (folder / MANIFEST).is_file():
-            manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest is None and (folder / manifests.NAME).is_file():
+            manifest = manifests.decode((folder / manifests.NAME).read_bytes())
         if manifest is None or "blocks" not in manifest:
             check_whole(folder, manifest or {}, name)
             return datasets.load_from_disk(str(folder))

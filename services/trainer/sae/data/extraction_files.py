@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from polytok import errors
 from services.runtime.storage import blocks, checksums
 
-MANIFEST = "polytok.json"
-
 
 class ExtractionFiles:
     """All rows of a published extraction."""
