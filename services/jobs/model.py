@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
-from polytok import disk_space
+from polytok import disk_space, errors
 from services.jobs.failures import Failure
 
 MAX_BACKOFF = timedelta(seconds=60)
@@ -179,13 +179,15 @@ def backoff(base: float, attempt: int, reason: str = "") -> timedelta:
     return timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311  no secret
 
 
-class JobHandler(Protocol):
+class JobHandler:
     """The owning service's part in a job: one object per job kind.
 
     Every method runs inside the transaction that makes the change, on `conn` (an SQLAlchemy AsyncConnection), with the
     rows of the job and the task locked. Locks are taken in the order job, task, the owner's own record: code that
     changes a record and its job together calls the store first. A method that raises rolls the change back; a
     PolytokError from `next_stage` or `succeeded` becomes the failure of the completed task.
+
+    A handler is a subclass, and every method but `succeeded` is optional.
     """
 
     async def started(self, conn: Any, job: Job) -> None:
@@ -193,6 +195,7 @@ class JobHandler(Protocol):
 
     async def next_stage(self, conn: Any, job: Job, stage: int, results: Sequence[TaskResult]) -> Sequence[NewTask]:
         """Return the tasks of the stage after `stage` (from 0), all of which succeeded; none ends the job."""
+        return ()
 
     async def succeeded(self, conn: Any, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish, with the results of the last stage.
@@ -200,6 +203,7 @@ class JobHandler(Protocol):
         May do storage I/O, for at most one lease TTL: the lease is checked again afterwards, and if it has expired, the
         transaction is rolled back and another attempt follows. Effects on storage must therefore be idempotent.
         """
+        raise NotImplementedError
 
     async def failed(self, conn: Any, job: Job, failure: Failure) -> None:
         """Handle the failure of the job."""
@@ -210,32 +214,24 @@ class JobHandler(Protocol):
     async def progressed(self, conn: Any, job: Job, percent: float) -> None:
         """Handle a worker's report; `percent` is the progress of the whole job."""
 
-
-@runtime_checkable
-class ReportingJobHandler(Protocol):
-    """A handler that stores reports of running tasks."""
-
     async def record(self, conn: Any, job: Job, epoch: int, reports: Sequence[bytes]) -> None:
         """Store reports (serialized google.protobuf.Any, in order) of the task leased under `epoch`.
 
         Runs in the transaction that stores the resume point, with the task's row locked. Reports may arrive twice.
         """
-
-
-@runtime_checkable
-class ResumableJobHandler(Protocol):
-    """A handler that can compare resume points; for other handlers a different one counts as further."""
+        raise errors.InvalidArgument(
+            f"Jobs of kind {job.kind!r} do not accept reports: the worker and the owning service run different "
+            "versions. Upgrade the older one.",
+            reason="MESSAGE_INVALID",
+        )
 
     def is_further(self, before: bytes, after: bytes) -> bool:
-        """Return whether `after` is further than `before`, which is empty at the start of a task."""
-
-
-@runtime_checkable
-class PausableJobHandler(Protocol):
-    """A handler whose jobs can pause: the job ends, and another one continues from its resume point."""
+        """Return whether the resume point `after` is further than `before`, which is empty at the start of a task."""
+        return after != before
 
     async def is_pause_requested(self, conn: Any, job: Job) -> bool:
-        """Return whether a pause of the job is requested."""
+        """Return whether a pause is requested: the job ends, and another one continues from its resume point."""
+        return False
 
     async def paused(self, conn: Any, job: Job, resume_point: bytes) -> None:
         """Handle the end of a paused job, CANCELLED; `resume_point` is the last one of its task, empty if none."""

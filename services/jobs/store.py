@@ -2,8 +2,7 @@
 
 Rows do the fencing: a writer locks the task, checks state, epoch and lease under that lock by the database's clock, and
 writes. A lease is valid while the task is RUNNING, the epoch is the caller's, and it has not expired. Locks are taken
-in
-the order job, task, the owner's record; an extension locks only the task and then the record.
+in the order job, task, the owner's record; an extension locks only the task and then the record.
 """
 
 import dataclasses
@@ -170,7 +169,7 @@ class JobStore:
             raise lease_lost_error(task_id, epoch)
         assert row is not None
         if reports:
-            await self._record(conn, row, epoch, reports)
+            await self._handler(row).record(conn, to_job(row), epoch, reports)
         await self._progressed(conn, task.job_id)
         return model.Extension(self._ttl, await self._is_pause_requested(conn, row))
 
@@ -242,10 +241,7 @@ class JobStore:
 
     def _resume_point_changes(self, job: Any, task: Any, resume_point: bytes) -> dict[str, Any]:
         """Return the columns that change with a resume point: an attempt that moved it restarts the attempt count."""
-        handler = self._handler(job)
-        moved = resume_point != task.resume_point
-        if moved and isinstance(handler, model.ResumableJobHandler):
-            moved = handler.is_further(task.resume_point, resume_point)
+        moved = self._handler(job).is_further(task.resume_point, resume_point)
         return {"resume_point": resume_point, **({"attempts": 0} if moved else {})}
 
     def _handler(self, job: Any) -> model.JobHandler:
@@ -264,26 +260,13 @@ class JobStore:
         assert standing is not None
         await self._handler(row).progressed(conn, to_job(row), standing.percent())
 
-    async def _record(self, conn: AsyncConnection, row: sa.Row[Any], epoch: int, reports: Sequence[bytes]) -> None:
-        handler = self._handler(row)
-        if not isinstance(handler, model.ReportingJobHandler):
-            raise errors.InvalidArgument(
-                f"Jobs of kind {row.kind!r} do not accept reports: the worker and {self.owner} run different versions. "
-                "Upgrade the older one.",
-                reason="MESSAGE_INVALID",
-            )
-        await handler.record(conn, to_job(row), epoch, reports)
-
     async def _is_pause_requested(self, conn: AsyncConnection, row: sa.Row[Any]) -> bool:
-        handler = self._handler(row)
-        return isinstance(handler, model.PausableJobHandler) and await handler.is_pause_requested(conn, to_job(row))
+        return await self._handler(row).is_pause_requested(conn, to_job(row))
 
     async def _end_paused(self, conn: AsyncConnection, row: sa.Row[Any], resume_point: bytes) -> None:
         """End a job whose pause is requested, with all its tasks."""
-        handler = self._handler(row)
-        assert isinstance(handler, model.PausableJobHandler)
         ended = await self._close(conn, row.id, JobState.CANCELLED)
-        await handler.paused(conn, to_job(ended), resume_point)
+        await self._handler(row).paused(conn, to_job(ended), resume_point)
 
     async def _advance(self, conn: AsyncConnection, held: LockedTask) -> None:
         job, stage = held.job, held.task.stage

@@ -7,12 +7,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.jobs.failures import Failure
-from services.jobs.model import Job
+from services.jobs.model import Job, JobHandler
 from services.records import lifecycle
 from services.records.repository import RecordRepository
 
 
-class RecordJobHandler:
+class RecordJobHandler(JobHandler):
     """A handler whose record has `status`, `error_reason`, `error_message`, `error` and `completed_at`."""
 
     repository: ClassVar[RecordRepository[Any, Any]]

@@ -67,7 +67,7 @@ def task(
     )
 
 
-class FakeJobHandler:
+class FakeJobHandler(model.JobHandler):
     """Writes the record; names the stages that the test put into `stages`."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from services.extractor.server import resource_names, tables
 from services.extractor.server.repository import extractions
 from services.jobs import payloads
 from services.jobs.failures import Failure
-from services.jobs.model import Job, JobState, NewTask, TaskResult
+from services.jobs.model import Job, JobHandler, JobState, NewTask, TaskResult
 from services.jobs.store import JobStore
 from services.records.watch import Watch
 from services.runtime.database import Database
@@ -25,17 +25,8 @@ KIND = "extraction.estimate"
 _POLL_SECONDS = 1.0
 
 
-class EstimateJobHandler:
+class EstimateJobHandler(JobHandler):
     """Wakes the callers that wait for the estimate."""
-
-    async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """Record that a worker has begun."""
-
-    async def next_stage(
-        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
-    ) -> Sequence[NewTask]:
-        """There is one stage."""
-        return []
 
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Report the estimate."""
@@ -44,12 +35,6 @@ class EstimateJobHandler:
     async def failed(self, conn: AsyncConnection, job: Job, failure: Failure) -> None:
         """Report the failure of the trial."""
         await extractions.notify_changed(conn, job.id)
-
-    async def cancelled(self, conn: AsyncConnection, job: Job) -> None:
-        """Nobody waits any more."""
-
-    async def progressed(self, conn: AsyncConnection, job: Job, percent: float) -> None:
-        """Nobody sees it."""
 
 
 class EstimateService:

@@ -62,12 +62,6 @@ class TrainingJobHandler(RecordJobHandler):
         began: sa.ColumnElement[Any] = sa.func.coalesce(sa.column("started_at"), sa.func.clock_timestamp())
         await self.change(conn, job, status="PROCESSING", started_at=began, phase="", phase_progress=0.0)
 
-    async def next_stage(
-        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
-    ) -> Sequence[NewTask]:
-        """There is one stage."""
-        return []
-
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Publish the autoencoders: the record names their folder from now on."""
         record = await trainings.find_by_job(conn, job.id)

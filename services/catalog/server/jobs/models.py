@@ -33,15 +33,6 @@ class ModelJobHandler(RecordJobHandler):
 
     repository = models
 
-    async def started(self, conn: AsyncConnection, job: Job) -> None:
-        """Do nothing: a model has no state between."""
-
-    async def next_stage(
-        self, conn: AsyncConnection, job: Job, stage: int, results: Sequence[TaskResult]
-    ) -> Sequence[NewTask]:
-        """There is one stage."""
-        return []
-
     async def succeeded(self, conn: AsyncConnection, job: Job, results: Sequence[TaskResult]) -> None:
         """Write down what was found."""
         model = await models.find_by_job(conn, job.id)
