@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass, field
 
 import nats.errors
@@ -16,6 +15,7 @@ from services.jobs.task_process import TaskProcess
 from services.runtime import messaging
 from services.runtime.process import StopSignal
 from services.runtime.telemetry import logging
+from services.runtime.throttle import Throttle
 
 _PROGRESS_SECONDS = 0.2
 _REPORT_SECONDS = 0.4
@@ -52,7 +52,7 @@ class LeasedTask:
     _resume_point: bytes = b""
     _saved_resume_point: bytes = b""
     _reports: list[any_pb2.Any] = field(default_factory=list)
-    _progress_at: float = 0.0
+    _throttle: Throttle = field(default_factory=lambda: Throttle(_PROGRESS_SECONDS))
     _pause_sent: bool = False
     _recheck: bool = False
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -126,10 +126,8 @@ class LeasedTask:
 
     async def _publish_progress(self) -> None:
         """Publish progress a few times a second; it may be lost."""
-        now = time.monotonic()
-        if now - self._progress_at < _PROGRESS_SECONDS or not self.client.is_connected:
+        if not self.client.is_connected or not self._throttle.ready():
             return
-        self._progress_at = now
         event = messages_pb2.ProgressEvent(
             task_id=self.task_id, job_id=self.lease.job_id, epoch=self.lease.epoch, progress=self._progress
         )

@@ -12,7 +12,6 @@ import resource
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -25,6 +24,7 @@ from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.jobs import failures, frames
 from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
+from services.runtime.throttle import Throttle
 
 EVENTS_FD = "POLYTOK_CHILD_FD"
 """Environment variable with the file descriptor for events."""
@@ -57,7 +57,7 @@ class TaskContext:
     """Set when the task should stop at its next resume point, by raising `TaskPaused`."""
     saved_resume_point: bytes = b""
     """The resume point that the owner has: another attempt would continue there if this one ended now."""
-    _reported_at: float = field(default=0.0, init=False)
+    _throttle: Throttle = field(default_factory=lambda: Throttle(_REPORT_SECONDS), init=False)
 
     def __post_init__(self) -> None:
         self.saved_resume_point = self.resume_point
@@ -69,10 +69,8 @@ class TaskContext:
 
     def report(self, done: int, total: int, resume_point: bytes = b"") -> None:
         """Report progress. Cheap enough for an inner loop, since most calls return immediately."""
-        now = time.monotonic()
-        if now - self._reported_at < _REPORT_SECONDS and not resume_point and done != total:
+        if not self._throttle.ready(force=bool(resume_point) or done == total):
             return
-        self._reported_at = now
         progress = leases_pb2.TaskProgress(done=done, total=total)
         self.send(messages_pb2.TaskEvent(progress=progress, resume_point=resume_point))
 

@@ -6,7 +6,6 @@ record is also read again every other second.
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -18,6 +17,7 @@ from polytok import errors
 from services.records.lifecycle import Lifecycle, shown_progress
 from services.runtime.database import Database
 from services.runtime.notifications import Listener
+from services.runtime.throttle import Throttle
 
 _POLL_SECONDS = 2.0
 _SPACING_SECONDS = 0.2
@@ -88,20 +88,21 @@ class Watch:
     ) -> AsyncGenerator[tuple[Record, float]]:
         """Return the record and its progress whenever one of the two changed; ends after a terminal state."""
         last: tuple[Record, float] | None = None
-        due = time.monotonic()
+        spacing = Throttle(_SPACING_SECONDS)
         with self.listening(str(uid)) as event, _Reports(event) as reports:
             while True:
                 event.clear()
                 record, percent = now = await self._look(lifecycle, read, last)
                 reports.hear(self._live, record)
                 at_rest = not lifecycle.is_live(record.status)
-                early = due - time.monotonic()
+                early = spacing.seconds_left()
                 pause = _POLL_SECONDS
                 if now == last:
                     pass
                 elif at_rest or early <= 0:
                     yield record, percent
-                    last, due = now, time.monotonic() + _SPACING_SECONDS
+                    last = now
+                    spacing.restart()
                 else:
                     pause = early
                 if at_rest:

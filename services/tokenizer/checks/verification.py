@@ -3,7 +3,6 @@
 import hashlib
 import json
 import posixpath
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from polytok import errors, manifests
 from polytok.tokenizer.v1 import answers_pb2, tokenizer_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime.storage import Entry, Storage
+from services.runtime.throttle import Throttle
 from services.tokenizer.checks import document_check
 from services.tokenizer.checks.document_check import Finding
 from services.tokenizer.models import loader
@@ -70,12 +70,10 @@ def _printable(path: str) -> str:
 
 def _reporting(context: TaskContext, total_bytes: int) -> document_check.Report:
     """Return a callback that reports the number of encoded documents a few times a second."""
-    told_at = 0.0
+    throttle = Throttle(_REPORT_SECONDS)
 
     def report(done: int, total: int) -> None:
-        nonlocal told_at
-        if (now := time.monotonic()) - told_at >= _REPORT_SECONDS:
-            told_at = now
+        if throttle.ready():
             context.record(
                 tokenizer_pb2.VerifyProgress(
                     done_bytes=total_bytes, total_bytes=total_bytes, done_documents=done, total_documents=total

@@ -2,6 +2,7 @@
 
 import time
 
+from services.runtime.throttle import Throttle
 from services.trainer.sae import configs, reports
 
 _SECONDS = 0.2
@@ -16,6 +17,7 @@ class ProgressReporter:
         self._report = report
         self._phase: reports.Phase = "preparing"
         self._told = (0.0, 0, 0.0)
+        self._throttle = Throttle(_SECONDS)
         self.filled = 0
         self.to_fill = 0
 
@@ -28,7 +30,7 @@ class ProgressReporter:
         then, before, speed = self._told
         written = step == kept_step and step != before
         again = phase == self._phase and phase in _OFTEN
-        if again and now - then < _SECONDS and not written and not message:
+        if not self._throttle.ready(force=not again or written or bool(message)):
             return
         if step > before and then and now > then:
             speed = (step - before) * self._plan.batch_size / (now - then)

@@ -1,13 +1,13 @@
 """Reports of a running training to the trainer's server: metrics, checkpoints and progress."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polytok.trainer.v1 import metrics_pb2, tasks_pb2, trainings_pb2
 from services.jobs.task_process_main import TaskContext
 from services.runtime.telemetry import logging
+from services.runtime.throttle import Throttle
 from services.trainer.sae import reports
 from services.trainer.worker.workspace import Workspace
 
@@ -39,7 +39,7 @@ class ReportSender:
         self._begun = False
         self._own_point = b""
         self._phase: reports.Phase = "preparing"
-        self._told_phase = 0.0
+        self._throttle = Throttle(_FILLING_SECONDS)
         self._before = 0
 
     def progress(self, progress: reports.Progress) -> None:
@@ -59,11 +59,10 @@ class ReportSender:
         self._send(done, self._before + progress.total_steps, progress.checkpoint_step)
 
     def _send_phase(self, progress: reports.Progress) -> None:
-        now = time.monotonic()
-        filling = progress.phase == "filling"
-        if progress.phase == self._phase and not (filling and now - self._told_phase >= _FILLING_SECONDS):
+        begins, filling = progress.phase != self._phase, progress.phase == "filling"
+        if (not begins and not filling) or not self._throttle.ready(force=begins):
             return
-        self._phase, self._told_phase = progress.phase, now
+        self._phase = progress.phase
         percent = 100 * progress.filled / progress.to_fill if filling else 0.0
         phase = _PHASES[progress.phase]
         self._context.record(tasks_pb2.TrainingReport(from_step=self._from_step, phase=phase, phase_progress=percent))
