@@ -30,7 +30,7 @@ from services.runtime import malloc_tuning
 from services.runtime.storage import Storage
 from services.tokenizer.engines import encoding_plan, selection, spot_check
 from services.tokenizer.models import loader
-from services.tokenizer.text import shard_reader
+from services.tokenizer.text import columns, shard_reader
 from services.tokenizer.worker.tasks import arrange_task, assemble_task, encode_task, publish_task, shard_task
 
 _WARM = "some words to begin with, " * 2000
@@ -265,7 +265,7 @@ class Child:
         tokenizer = self._tokenizers.get(self._reference)
         seconds = 0.0
         with shard_reader.open_verified(self._storage, message) as file:
-            for piece in shard_reader.slices(file, message, "text"):
+            for piece in shard_reader.pieces(file, message, columns.TextColumn("text")):
                 began = time.process_time()
                 engine = self._chooser.choose(tokenizer, "raw", piece.texts)
                 if isinstance(engine, encoding_plan.EncodingPlan):
@@ -282,7 +282,7 @@ class Child:
             message = catalog_tasks_pb2.RawShard(**shard)
             began = time.perf_counter()
             with shard_reader.open_verified(self._storage, message) as file:
-                pieces = [piece.texts for piece in shard_reader.slices(file, message, "text")]
+                pieces = [piece.texts for piece in shard_reader.pieces(file, message, columns.TextColumn("text"))]
             seconds["read"] += time.perf_counter() - began
             engine = self._chooser.choose(tokenizer, "raw", pieces[0])
             sampled = spot_check.SpotCheckedEngine(engine, exact, seed=1, shard_bytes=message.text_bytes)

@@ -181,12 +181,3 @@ async def delete_consumer(client: Client, subjects: Subjects, pool: str) -> None
     """Delete the consumer of a pool; unacknowledged messages are delivered to the next one."""
     with contextlib.suppress(NotFoundError):
         await client.jsm().delete_consumer(subjects.stream, consumer_name(pool))
-
-
-async def stream_exists(client: Client, subjects: Subjects) -> bool:
-    """Return whether the work queue exists."""
-    try:
-        await client.jsm().stream_info(subjects.stream)
-    except NotFoundError:
-        return False
-    return True

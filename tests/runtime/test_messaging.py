@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import nats.aio.client
 import pytest
 from nats.js import api
+from nats.js.errors import NotFoundError
 
 from services.embedded import nats as nats_servers
 from services.embedded import ports
@@ -35,10 +36,10 @@ def test_subjects() -> None:
 async def test_the_stream_is_made_and_made_again(
     nats_client: nats.aio.client.Client, subjects: messaging.Subjects
 ) -> None:
-    assert not await messaging.stream_exists(nats_client, subjects)
+    with pytest.raises(NotFoundError):
+        await nats_client.jsm().stream_info(subjects.stream)
     await messaging.ensure_stream(nats_client, subjects)
     await messaging.ensure_stream(nats_client, subjects)
-    assert await messaging.stream_exists(nats_client, subjects)
     config = (await nats_client.jsm().stream_info(subjects.stream)).config
     assert config.retention == api.RetentionPolicy.WORK_QUEUE
     assert config.storage == api.StorageType.FILE

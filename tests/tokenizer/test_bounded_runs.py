@@ -9,7 +9,7 @@ from services.runtime.storage import Storage
 from services.tokenizer.engines import reference
 from services.tokenizer.models import loader
 from services.tokenizer.sequences import bounded_runs
-from services.tokenizer.text import shard_reader
+from services.tokenizer.text import columns, shard_reader
 from tests.tokenizer import samples, task_runner
 from tests.tokenizer.test_packing import rows_of
 
@@ -46,7 +46,7 @@ def test_batches_of_all_sizes(storage: Storage, monkeypatch: pytest.MonkeyPatch)
     batches = [*([f"{number:0100}"] for number in range(30)), ["x" * 400] * 9, ["last"]]
     shard = task_runner.text_shard(storage, *batches)
     with shard_reader.open_verified(storage, shard) as file:
-        pieces = list(shard_reader.slices(file, shard, "text"))
+        pieces = list(shard_reader.pieces(file, shard, columns.TextColumn("text")))
     assert [text for piece in pieces for text in piece.texts.to_pylist()] == [text for b in batches for text in b]
     assert len(pieces) < 12
     assert max(piece.text_bytes for piece in pieces) <= 1000

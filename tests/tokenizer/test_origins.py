@@ -16,7 +16,7 @@ def test_the_message_names_the_source_row(storage: Storage) -> None:
     batches = [pa.record_batch([texts], schema=schema) for texts in (["a", "b", "c"], ["d", None])]
     shard = task_runner.raw_shard(storage, batches)
     with pytest.raises(errors.InvalidArgument) as caught, shard_reader.open_verified(storage, shard) as file:
-        list(shard_reader.slices(file, shard, "", dataset="datasets/docs", first_row=1000))
+        list(shard_reader.pieces(file, shard, columns.TextColumn(""), dataset="datasets/docs", first_row=1000))
     assert caught.value.reason == "COLUMN_INVALID"
     assert {"text", "1004", "datasets/docs", "104", "notes.jsonl"} <= words(caught.value.message)
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -11,10 +12,9 @@ from polytok import errors
 from services.trainer.sae import architectures, configs, export, reports
 from services.trainer.sae.checkpoints import Checkpoints
 from services.trainer.sae.data.dataset import ActivationDataset
-from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import launch, process_group
 from tests.support import messages
-from tests.trainer import attempts, gaussian, models
+from tests.trainer import attempts, gaussian, models, rank_program
 from tests.trainer.test_training import StopAt
 
 RUNS = ("whole", "resumed")
@@ -30,17 +30,13 @@ def planned(**fields: object) -> configs.TrainingPlan:
 
 
 @pytest.fixture
-def read(tmp_path: pathlib.Path) -> DataConfig:
+def read(tmp_path: pathlib.Path) -> dict[str, str]:
     models.tokens().save_to_disk(tmp_path / "tokens")
-    return DataConfig(
-        kind="live",
-        hooks=(models.HOOK,),
-        seed=0,
-        held_out_rows=4,
-        model=str(models.save(tmp_path / "model")),
-        tokenization=str(tmp_path / "tokens"),
-        selection=models.SELECTION,
-    )
+    return {"model": str(models.save(tmp_path / "model")), "tokens": str(tmp_path / "tokens")}
+
+
+def launched(plan: configs.TrainingPlan, folder: pathlib.Path, read: dict[str, str], **options: Any) -> reports.Result:
+    return launch.train(plan, folder, read, module=rank_program.__name__, **options)
 
 
 @pytest.mark.long
@@ -64,14 +60,14 @@ def test_two_processes_read_apart_and_train_alike(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: DataConfig) -> None:
+def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: dict[str, str]) -> None:
     rows: list[reports.Row] = []
     sent: list[reports.Progress] = []
     origins = {
         f"sae{index}": export.Origin(model_name="tiny", hook_name=models.HOOK, context_size=40, prepend_bos=True)
         for index in range(2)
     }
-    whole = launch.train(planned(), tmp_path / "whole", read, on_rows=rows.extend, report=sent.append, origins=origins)
+    whole = launched(planned(), tmp_path / "whole", read, on_rows=rows.extend, report=sent.append, origins=origins)
     assert whole.finished
     assert [(row.sae, row.step) for row in rows if isinstance(row, reports.MetricsRow)] == [
         (f"sae{index}", step) for step in (5, 10, 15, 20) for index in range(2)
@@ -80,9 +76,9 @@ def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: Data
     assert sent[-1].phase == "exporting"
     assert architectures.import_sae_lens().SAE.load_from_disk(whole.exports["sae0"]).cfg.metadata.model_name == "tiny"
     stop = StopAt(10)
-    stopped = launch.train(planned(), tmp_path / "stopped", read, stop=stop, on_rows=stop.on_rows, origins=origins)
+    stopped = launched(planned(), tmp_path / "stopped", read, stop=stop, on_rows=stop.on_rows, origins=origins)
     assert stopped.finished == (stopped.step == 20)
-    again = launch.train(planned(), tmp_path / "stopped", read, origins=origins)
+    again = launched(planned(), tmp_path / "stopped", read, origins=origins)
     for name, folder in whole.exports.items():
         one, other = (load_file(each / "sae_weights.safetensors") for each in (folder, again.exports[name]))
         assert all(torch.equal(one[key], other[key]) for key in one)
@@ -90,22 +86,22 @@ def test_torchrun_reports_stops_and_continues(tmp_path: pathlib.Path, read: Data
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_an_error_in_one_process(tmp_path: pathlib.Path, read: DataConfig) -> None:
-    launch.train(planned(), tmp_path / "made", read)
+def test_an_error_in_one_process(tmp_path: pathlib.Path, read: dict[str, str]) -> None:
+    launched(planned(), tmp_path / "made", read)
     with pytest.raises(errors.FailedPrecondition) as raised:
-        launch.train(planned(processes=1), tmp_path / "made", read)
+        launched(planned(processes=1), tmp_path / "made", read)
     messages.check_names(raised.value.message, "processes", 2, 1)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_any_process_names_activations_that_are_not_finite(tmp_path: pathlib.Path, read: DataConfig) -> None:
-    weights = pathlib.Path(read.model) / "model.safetensors"
+def test_any_process_names_activations_that_are_not_finite(tmp_path: pathlib.Path, read: dict[str, str]) -> None:
+    weights = pathlib.Path(read["model"]) / "model.safetensors"
     tensors = load_file(weights)
     tensors["transformer.wte.weight"][:, 0] = torch.nan
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(errors.FailedPrecondition) as raised:
-        launch.train(planned(), tmp_path / "made", read)
+        launched(planned(), tmp_path / "made", read)
     assert raised.value.reason == "NOT_FINITE"
     assert raised.value.metadata.keys() == {"hook", "row", "position"}
     row, position = (f"{name} {raised.value.metadata[name]}" for name in ("row", "position"))

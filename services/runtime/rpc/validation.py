@@ -23,11 +23,6 @@ def check(message: Message) -> None:
     )
 
 
-def is_valid(message: Message) -> bool:
-    """Return whether the message satisfies every rule."""
-    return not _validator.collect_violations(message)
-
-
 def _violation(broken: protovalidate.Violation) -> errors.FieldViolation:
     return errors.FieldViolation(_path(broken), _description(broken))
 

@@ -57,13 +57,6 @@ class Column(Protocol):
         """Return the texts of these rows as large strings."""
 
 
-def slices(
-    file: CheckedFile, shard: tasks_pb2.RawShard, text_column: str, *, dataset: str = "", first_row: int = 0
-) -> Iterator[TextSlice]:
-    """Yield the texts of a column of strings; see `pieces`."""
-    return pieces(file, shard, columns.TextColumn(text_column), dataset=dataset, first_row=first_row)
-
-
 def pieces(
     file: CheckedFile, shard: tasks_pb2.RawShard, column: Column, *, dataset: str = "", first_row: int = 0
 ) -> Iterator[TextSlice]:

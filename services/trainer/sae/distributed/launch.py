@@ -20,11 +20,9 @@ from typing import Any, BinaryIO
 from polytok import errors
 from services.runtime.telemetry import logging
 from services.trainer.sae import configs, export, reports
-from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import rank_main, torchrun_main
 
 _STOP_SECONDS = 0.2
-_MODULE = "services.trainer.sae.distributed.rank_main"
 
 _log = logging.get(__name__)
 
@@ -36,9 +34,9 @@ def _silent(_: object) -> None:
 def train(
     training: configs.TrainingPlan,
     folder: pathlib.Path,
-    read: DataConfig | Mapping[str, Any],
+    read: Mapping[str, Any],
     *,
-    module: str = _MODULE,
+    module: str,
     report: reports.OnProgress = _silent,
     on_rows: reports.OnRows = _silent,
     stop: reports.Stop | None = None,
@@ -56,7 +54,7 @@ def train(
         job = rank_main.RankJob(
             plan=training.to_dict(),
             folder=str(folder.absolute()),
-            read=read.to_dict() if isinstance(read, DataConfig) else dict(read),
+            read=dict(read),
             origins={name: dataclasses.asdict(origin) for name, origin in (origins or {}).items()},
             resume=resume,
             keep=keep,

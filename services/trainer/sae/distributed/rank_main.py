@@ -20,7 +20,6 @@ from services.runtime.settings import TelemetrySettings
 from services.runtime.telemetry import logging
 from services.trainer.sae import configs, export, reports
 from services.trainer.sae.data.dataset import ActivationDataset
-from services.trainer.sae.data_config import DataConfig
 from services.trainer.sae.distributed import torchrun_main
 
 END = b"end"
@@ -139,7 +138,3 @@ def _train(job: RankJob, open_data: Callable[[str], ActivationDataset], events: 
     )
     content = dataclasses.asdict(done)
     events.send("result", content | {"exports": {name: str(path) for name, path in done.exports.items()}})
-
-
-if __name__ == "__main__":
-    sys.exit(main(lambda job: DataConfig.from_dict(job.read).open))
