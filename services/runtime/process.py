@@ -1,5 +1,6 @@
 """The frame of a service's `main`: signals, background tasks, and one line on standard error if it cannot start."""
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -7,12 +8,13 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from polytok import disk_space, errors
 from services.runtime.telemetry import logging
 
+MIGRATE = "migrate"
 _CANCEL_AGAIN_SECONDS = 0.5
 
 _log = logging.get(__name__)
@@ -60,6 +62,21 @@ def run(main: Callable[[StopSignal], Awaitable[None]]) -> None:
     except Exception:
         _log.exception("stopped by an unexpected error")
         sys.exit(1)
+
+
+def run_command(service: str, commands: Mapping[str, tuple[str, Callable[[Sequence[str]], None]]]) -> None:
+    """Run the program of a service that the command line names: name → help, and what runs it.
+
+    Each imports what it needs and no more. Only `migrate` takes further arguments.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m services.{service}", description=f"The {service}'s programs.")
+    added = parser.add_subparsers(dest="command", required=True)
+    for name, (text, _) in commands.items():
+        added.add_parser(name, help=text, add_help=name != MIGRATE)
+    chosen, rest = parser.parse_known_args()
+    if rest and chosen.command != MIGRATE:
+        parser.error(f"unexpected: {' '.join(rest)}")
+    commands[chosen.command][1](rest)
 
 
 async def _until_done(main: Callable[[StopSignal], Awaitable[None]]) -> None:
