@@ -127,14 +127,15 @@ class Worker:
         """Wait for a message, running overdue tasks and stopping an idle lazy child meanwhile. None on stop."""
         began = asyncio.get_running_loop().time()
         while not stop.is_set():
+            # Kept across calls: an abandoned pull may already have received a message. It begins before owners are
+            # polled, so that the queue is known to exist while an overdue task runs.
+            self._coming = self._coming or asyncio.create_task(self._consumer.next(), name="next")
             due_in = self._overdue.seconds(queue_unavailable=bool(self.queue_trouble()))
             if due_in <= 0:
                 idle_for = asyncio.get_running_loop().time() - began
                 if await self._do_overdue(stop, idle_for):
                     began = asyncio.get_running_loop().time()
                 continue
-            # Kept across calls: an abandoned pull may already have received a message.
-            self._coming = self._coming or asyncio.create_task(self._consumer.next(), name="next")
             ends_in = began + self._settings.idle_seconds - asyncio.get_running_loop().time()
             idles = self._lazy and self._child.alive
             # The queue may fail meanwhile, and then owners are polled sooner.

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from polytok.jobs.v1 import leases_pb2, messages_pb2
 from services.embedded import nats as nats_servers
 from services.embedded import ports
-from services.jobs import metrics
+from services.jobs import metrics, overdue_poller
 from services.jobs.model import JobState, Outcome
 from services.jobs.reconciler import Reconciler
 from services.runtime import messaging
@@ -87,6 +87,20 @@ async def test_task_of_killed_worker_is_taken_over(service: JobServiceHarness, t
         os.kill(int(path.read_text()), signal.SIGTERM)
         assert (await service.harness.ended(job_id)).state == JobState.SUCCEEDED
     assert [a.outcome for a in await service.harness.attempts(job_id)] == [Outcome.LOST, Outcome.SUCCEEDED]
+
+
+async def test_a_worker_is_ready_while_its_first_task_is_overdue(
+    service: JobServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that no message announces is found with its owner, before the queue has answered."""
+    monkeypatch.setattr(overdue_poller, "_AWAY_SECONDS", 0.0)
+    job_id = await service.harness.create(task("work", seconds=600))
+    await until(lambda: is_dispatched(service))
+    await service.client.jsm().purge_stream(service.subjects.stream)
+    async with service.worker() as (worker, _):
+        await until(lambda: running(service, job_id))
+        await until(worker.ready)
+        await service.harness.cancel(job_id)
 
 
 async def test_terminated_worker_releases_task(service: JobServiceHarness) -> None:
