@@ -38,6 +38,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
         json_field: str | None = None,
         text_rows: str | None = None,
         text_separator: str | None = None,
+        columns: str | Sequence[str] | None = None,
         rows: "Rows | None" = None,
         metadata: Mapping[str, str] | None = None,
         request_id: str = "",
@@ -48,7 +49,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
         not). The format is inferred from each file name unless given. `delimiter` separates the cells of CSV.
         `json_field` is the field with the rows in a JSON file that is one object with several lists. `text_rows` is
         the unit of a text file that becomes a row: `line`, `file`, or `separated`, by the `text_separator` or else by
-        blank lines.
+        blank lines. `columns` are the columns to read; by default all.
 
         `rows` are a `datasets.Dataset`, a `pyarrow.Table`, or an iterable of record batches. They are stored by the
         catalog when this returns. An interrupted upload leaves nothing behind and is not retried, because an iterator
@@ -69,6 +70,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
                 json_field,
                 text_rows,
                 text_separator,
+                columns,
             )
             if any(option is not None for option in options_given):
                 raise errors.InvalidArgument("rows cannot be combined with files, hub or their options.")
@@ -76,7 +78,7 @@ class _Datasets(SourceCollection[pb.Dataset], CancellableCollection[pb.Dataset])
             uploaded: pb.Dataset = await self._transport.upload(self._stub.UploadDataset, upload)
             return uploaded
         options = source_arguments.FileOptions(delimiter, json_field, text_rows, text_separator)
-        source = source_arguments.dataset(files, format, hub, split, config, revision, options)
+        source = source_arguments.dataset(files, format, hub, split, config, revision, options, columns)
         dataset = message_builder.build(pb.Dataset, source=source, metadata=metadata or {})
         record: pb.Dataset = await self._call(
             "CreateDataset", dataset_id=dataset_id, dataset=dataset, request_id=request_id

@@ -31,6 +31,7 @@ def dataset(
     config: str | None,
     revision: str | None,
     options: FileOptions | None = None,
+    columns: str | Sequence[str] | None = None,
 ) -> pb.DatasetSource:
     """Return the source that the arguments describe."""
     options = options or FileOptions()
@@ -48,14 +49,18 @@ def dataset(
         source = message_builder.build(
             pb.HubSource, repo_id=repository(hub), config=config or "", split=split, revision=revision or ""
         )
-        return message_builder.build(pb.DatasetSource, hub=source)
+        return message_builder.build(pb.DatasetSource, hub=source, columns=_columns(columns))
     if split or config or revision:
         raise errors.InvalidArgument("split, config and revision apply to a hub repository, not to files.")
     several: Any = [files] if isinstance(files, str | os.PathLike) else files
     if not isinstance(several, Collection) or not all(isinstance(file, str | os.PathLike) for file in several):
         raise errors.InvalidArgument(f"files must be a path or a list of paths, not {several!r}.")
     uris = [absolute(os.fspath(file)) for file in several]
-    return message_builder.build(pb.DatasetSource, files=_files(uris, file_format, options))
+    return message_builder.build(pb.DatasetSource, files=_files(uris, file_format, options), columns=_columns(columns))
+
+
+def _columns(names: str | Sequence[str] | None) -> list[str]:
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names or ()))
 
 
 def absolute(path: str) -> str:

@@ -88,6 +88,8 @@ class Parameters(TypedDict, total=False):
     """How to pad sequences to one length; by default they are not padded."""
     filters: Filters
     """Which documents to drop; none by default."""
+    null_text: Literal["error", "drop", "empty"]
+    """What to do with documents without text: fail (the default), drop them, or take them as empty texts."""
     normalization: Literal["nfc", "nfkc"]
     """Unicode normalization before filtering and tokenizing; by default the text is not changed."""
     max_documents: int
@@ -107,6 +109,7 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     filters = values.pop("filters", None)
     truncation = values.pop("truncation", None)
     normalization = values.pop("normalization", None)
+    null_text = values.pop("null_text", None)
     unknown = values.keys() - Parameters.__annotations__.keys()
     if unknown:
         raise errors.InvalidArgument(
@@ -115,6 +118,8 @@ def to_message(parameters: Parameters) -> pb.TokenizationParameters:
     message = message_builder.build(pb.TokenizationParameters, **values)
     if truncation is not None:
         message.truncation = _enum(pb.TokenizationParameters.Truncation, "TRUNCATION", truncation)
+    if null_text is not None:
+        message.null_text = _enum(pb.TokenizationParameters.NullText, "NULL_TEXT", null_text)
     if normalization is not None:
         message.normalization = _enum(pb.TokenizationParameters.Normalization, "NORMALIZATION", normalization)
     if padding is not None:

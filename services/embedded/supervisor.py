@@ -207,7 +207,11 @@ class Supervisor:
         return Service(process.name, process.module, environment, announcements=self._home.run)
 
     def _stores(self, database: postgres.Postgres) -> dict[str, str]:
-        return {"POLYTOK_DATABASE_URL": database.url, "POLYTOK_STORAGE_ROOT": str(self._home.data)}
+        return {
+            "POLYTOK_DATABASE_URL": database.url,
+            "POLYTOK_STORAGE_ROOT": str(self._home.data),
+            "POLYTOK_CATALOG_CHECK_PATHS": "true",
+        }
 
     def _environment(self, queue: nats.Nats) -> dict[str, str]:
         return {

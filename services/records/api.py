@@ -58,6 +58,10 @@ class RecordApi(abc.ABC, Generic[RecordT, NameT, MessageT]):
     def _message(self, record: RecordT) -> MessageT:
         """Return the message of a record."""
 
+    async def _exists(self, name: NameT) -> bool:
+        async with self._database.connection() as conn:
+            return await self._repository.find(conn, name) is not None
+
     async def _get(self, name: NameT) -> RecordT:
         async with self._database.connection() as conn:
             return await self._repository.get(conn, name)

@@ -32,16 +32,40 @@ def add(command: Command, path: pathlib.Path, reason: str) -> str:
     return str(shown["error_message"])
 
 
-def test_missing_file(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
-    path = tmp_path / "docs.jsonl"
-    message = add(command, path, "SOURCE_NOT_FOUND")
-    check_names(message, path)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dataset", "add", "NAME", "PATH/dosc.jsonl"),
+        ("dataset", "add", "NAME", "PATH/docs.jsonl", "PATH/dosc.jsonl"),
+        ("dataset", "add", "NAME", "--hub", "PATH/dosc.jsonl", "--split", "train"),
+        ("model", "add", "NAME", "PATH/dosc.jsonl"),
+    ],
+)
+def test_missing_path_leaves_no_record(
+    command: Command, tmp_path: pathlib.Path, bystander: Bystander, arguments: tuple[str, ...]
+) -> None:
+    samples.write_jsonl(tmp_path / "docs.jsonl")
+    name = samples.unique("missing")
+    given = [each.replace("PATH", str(tmp_path)).replace("NAME", name) for each in arguments]
+    message = command.refused(*given, code=4)
+    check_names(message, tmp_path / "dosc.jsonl", tmp_path / "docs.jsonl")
+    command.refused(given[0], "show", name, code=4)
+    if "--hub" not in given and given[0] == "dataset":
+        command.done("dataset", "add", name, tmp_path / "docs.jsonl")
+
+
+def test_repeating_after_the_file_is_gone(command: Command, tmp_path: pathlib.Path, bystander: Bystander) -> None:
+    name, path = samples.unique("gone"), samples.write_jsonl(tmp_path / "docs.jsonl")
+    command.done("dataset", "add", name, path)
+    pathlib.Path(path).unlink()
+    command.done("dataset", "add", name, path)
 
 
 def test_tokenize_after_retry_of_a_failed_dataset(
     command: Command, client: polytok.Client, tmp_path: pathlib.Path, bystander: Bystander
 ) -> None:
     name, path = samples.unique("late"), tmp_path / "docs.jsonl"
+    path.touch()
     command.refused("dataset", "add", name, path, code=1)
     message = command.refused("tokenize", name, "--model", bystander.model, code=5)
     check_names(message, f"datasets/{name}", "ERROR", f"`polytok dataset retry {name}`", path)

@@ -1,6 +1,7 @@
 """An ingest without its job: plan, read each part, publish, and what the catalog does at commit."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -27,28 +28,46 @@ class IngestHarness:
         return list(plan_task.plan(tasks_pb2.PlanIngestTask(source=source)).parts)
 
     def read(
-        self, part: tasks_pb2.IngestPart, ordinal: int = 0, shard_bytes: int = SHARD_BYTES, report: Any = no_report
+        self,
+        part: tasks_pb2.IngestPart,
+        ordinal: int = 0,
+        shard_bytes: int = SHARD_BYTES,
+        report: Any = no_report,
+        **options: Any,
     ) -> tasks_pb2.ReadPartResult:
-        task = tasks_pb2.ReadPartTask(part=part, raw_key=RAW, ordinal=ordinal, shard_bytes=shard_bytes)
+        task = tasks_pb2.ReadPartTask(part=part, raw_key=RAW, ordinal=ordinal, shard_bytes=shard_bytes, **options)
         return read_task.read(self.storage, task, f"task{ordinal}-e1", report)
 
     def run(self, source: datasets_pb2.DatasetSource, shard_bytes: int = SHARD_BYTES) -> tasks_pb2.PublishDatasetResult:
-        parts = [self.read(part, ordinal, shard_bytes) for ordinal, part in enumerate(self.plan(source))]
-        task = tasks_pb2.PublishDatasetTask(raw_key=RAW, parts=parts)
-        result = publish_task.publish(self.storage, task, "publish-e1", no_report)
+        result = self._published(source, shard_bytes)
+        if result.untyped_columns:
+            result = self._published(source, shard_bytes, untyped_columns=result.untyped_columns)
         for staged in result.staged_files:
             self.storage.verify(staged.staged_key, staged.sha256)
             self.storage.move(staged.staged_key, staged.final_key)
         return result
+
+    def _published(
+        self, source: datasets_pb2.DatasetSource, shard_bytes: int, **options: Any
+    ) -> tasks_pb2.PublishDatasetResult:
+        parts = [
+            self.read(part, ordinal, shard_bytes, columns=source.columns, **options)
+            for ordinal, part in enumerate(self.plan(source))
+        ]
+        task = tasks_pb2.PublishDatasetTask(raw_key=RAW, parts=parts, shard_bytes=shard_bytes)
+        return publish_task.publish(self.storage, task, "publish-e1", no_report)
 
     def files(
         self,
         *uris: pathlib.Path | str,
         format: datasets_pb2.FileSource.Format.ValueType = datasets_pb2.FileSource.FORMAT_UNSPECIFIED,  # noqa: A002
         shard_bytes: int = SHARD_BYTES,
+        columns: Sequence[str] = (),
         **options: Any,
     ) -> tasks_pb2.PublishDatasetResult:
-        return self.run(files(*uris, format=format, **options), shard_bytes)
+        source = files(*uris, format=format, **options)
+        source.columns.extend(columns)
+        return self.run(source, shard_bytes)
 
     def dataset(self) -> datasets.Dataset:
         return datasets.load_from_disk(self.storage.uri(RAW))

@@ -30,7 +30,6 @@ TABLE = pa.table({"text": [os.urandom(300).hex() for _ in range(3000)]})
         (b'{"a": "\t"}\n', ("line 1", "column 8")),
         (b'[{"a": 1}]\n', ("line 1", "array", "`jq -c`")),
         (b'{"a": 1}\n"x"\n', ("line 2", "string", "`jq -c`")),
-        (b'{"a": 1}\n\n{"a": "x"}\n', ("line 3", "'a'", "string", "number")),
         (b'{"a": 1, "a": 2}\n', ("line 1", "/a")),
         (b'{"a": "\\ud800"}\n', ("line 1", "surrogate")),
         (b"{}\n{}\n", ("column",)),
@@ -39,14 +38,6 @@ TABLE = pa.table({"text": [os.urandom(300).hex() for _ in range(3000)]})
 )
 def test_bad_json(ingest: IngestHarness, source: pathlib.Path, content: bytes, names: tuple[str, ...]) -> None:
     check_refused(ingest, source, "a.jsonl", content, *names)
-
-
-def test_type_change_after_many_lines(
-    ingest: IngestHarness, source: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "BLOCK_BYTES", 40)
-    content = b'{"id": 1, "t": "x"}\n' * 6 + b'{"id": "7", "t": "x"}\n'
-    check_refused(ingest, source, "a.jsonl", content, 7, "'id'", "string", "int64")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.tokenizer import task_runner
 
 
 def test_the_message_names_the_source_row(storage: Storage) -> None:
-    about = {b"polytok.source": b"notes.jsonl", b"polytok.source_row": b"100"}
+    about = {b"polytok.sources": b'[[0, "other.jsonl", 7], [3, "notes.jsonl", 103]]'}
     schema = pa.schema([("text", pa.string())], metadata=about)
     batches = [pa.record_batch([texts], schema=schema) for texts in (["a", "b", "c"], ["d", None])]
     shard = task_runner.raw_shard(storage, batches)
@@ -22,7 +22,9 @@ def test_the_message_names_the_source_row(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    "about", [{}, {b"polytok.source": b"a"}, {b"polytok.source": b"a", b"polytok.source_row": b"x"}]
+    "value",
+    [None, b"", b"7", b"[]", b"[[1, 'a', 0]]", b'[[1, "a", 0]]', b'[[0, "a", "x"]]', b'[[0, "a"]]', b"[" * 100_000],
 )
-def test_shards_without_an_origin(about: dict[bytes, bytes]) -> None:
+def test_shards_without_a_valid_origin(value: bytes | None) -> None:
+    about = {} if value is None else {b"polytok.sources": value}
     assert columns.origin(pa.schema([("text", pa.string())], metadata=about)) is None

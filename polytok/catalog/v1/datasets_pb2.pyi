@@ -228,9 +228,8 @@ class Column(_message.Message):
     name: _builtins.str
     """Its name."""
     type: _builtins.str
-    """Its Arrow type, as `pyarrow.DataType` prints it. JSON objects are `extension<arrow.json>`: each value is the text
-    in
-    its file.
+    """Its Arrow type, as `pyarrow.DataType` prints it. Objects in JSON files, and values of several types in one column,
+    are `extension<arrow.json>`: each value is the text in its file.
     """
     content: Global___Column.Content.ValueType
     """What the values are."""
@@ -258,6 +257,7 @@ class DatasetSource(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     HUB_FIELD_NUMBER: _builtins.int
     UPLOAD_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def files(self) -> Global___FileSource:
         """Files that the catalog's workers can open."""
@@ -270,16 +270,21 @@ class DatasetSource(_message.Message):
     def upload(self) -> Global___UploadSource:
         """Rows sent by UploadDataset, which sets this field."""
 
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns to read; empty means all. Not with an upload."""
+
     def __init__(
         self,
         *,
         files: Global___FileSource | None = ...,
         hub: Global___HubSource | None = ...,
         upload: Global___UploadSource | None = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source", "upload", b"upload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["files", b"files", "hub", b"hub", "source", b"source", "upload", b"upload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "files", b"files", "hub", b"hub", "source", b"source", "upload", b"upload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["files", "hub", "upload"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -372,7 +377,7 @@ class FileSource(_message.Message):
         FORMAT_UNSPECIFIED: FileSource._Format.ValueType  # 0
         """Detected from each file's name."""
         FORMAT_JSONL: FileSource._Format.ValueType  # 1
-        """One JSON object per line."""
+        """JSON objects, one per line or one after another over any number of lines."""
         FORMAT_CSV: FileSource._Format.ValueType  # 2
         """Comma-separated values with a header line, or values separated by another character."""
         FORMAT_PARQUET: FileSource._Format.ValueType  # 3
@@ -382,7 +387,9 @@ class FileSource(_message.Message):
         FORMAT_ARROW: FileSource._Format.ValueType  # 5
         """Arrow IPC, file or stream."""
         FORMAT_JSON: FileSource._Format.ValueType  # 6
-        """One JSON array of objects, or one object with such an array in a field. JSON lines are recognised too."""
+        """One JSON array of objects, one object with such an array in a field, or one object that is a row. JSON lines are
+        recognised too.
+        """
 
     class Format(_Format, metaclass=_FormatEnumTypeWrapper):
         """Formats that can be read."""
@@ -390,7 +397,7 @@ class FileSource(_message.Message):
     FORMAT_UNSPECIFIED: FileSource.Format.ValueType  # 0
     """Detected from each file's name."""
     FORMAT_JSONL: FileSource.Format.ValueType  # 1
-    """One JSON object per line."""
+    """JSON objects, one per line or one after another over any number of lines."""
     FORMAT_CSV: FileSource.Format.ValueType  # 2
     """Comma-separated values with a header line, or values separated by another character."""
     FORMAT_PARQUET: FileSource.Format.ValueType  # 3
@@ -400,7 +407,9 @@ class FileSource(_message.Message):
     FORMAT_ARROW: FileSource.Format.ValueType  # 5
     """Arrow IPC, file or stream."""
     FORMAT_JSON: FileSource.Format.ValueType  # 6
-    """One JSON array of objects, or one object with such an array in a field. JSON lines are recognised too."""
+    """One JSON array of objects, one object with such an array in a field, or one object that is a row. JSON lines are
+    recognised too.
+    """
 
     class _TextRows:
         ValueType = _typing.NewType("ValueType", _builtins.int)

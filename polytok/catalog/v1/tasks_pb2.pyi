@@ -285,6 +285,8 @@ class ReadPartTask(_message.Message):
     RAW_KEY_FIELD_NUMBER: _builtins.int
     ORDINAL_FIELD_NUMBER: _builtins.int
     SHARD_BYTES_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    UNTYPED_COLUMNS_FIELD_NUMBER: _builtins.int
     raw_key: _builtins.str
     """Storage key of the folder to write into."""
     ordinal: _builtins.int
@@ -295,6 +297,14 @@ class ReadPartTask(_message.Message):
     def part(self) -> Global___IngestPart:
         """What to read."""
 
+    @_builtins.property
+    def columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The columns to read; empty means all."""
+
+    @_builtins.property
+    def untyped_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns whose types differ between the parts: read as text from CSV, and as JSON from JSON."""
+
     def __init__(
         self,
         *,
@@ -302,10 +312,12 @@ class ReadPartTask(_message.Message):
         raw_key: _builtins.str = ...,
         ordinal: _builtins.int = ...,
         shard_bytes: _builtins.int = ...,
+        columns: _abc.Iterable[_builtins.str] | None = ...,
+        untyped_columns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ordinal", b"ordinal", "part", b"part", "raw_key", b"raw_key", "shard_bytes", b"shard_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "ordinal", b"ordinal", "part", b"part", "raw_key", b"raw_key", "shard_bytes", b"shard_bytes", "untyped_columns", b"untyped_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,9 +360,9 @@ Global___ReadPartResult: _TypeAlias = ReadPartResult  # noqa: Y015
 @_typing.final
 class RawShard(_message.Message):
     """An Arrow file of a dataset (IPC stream, as `datasets` writes it). Its schema's metadata names the origin of its rows:
-    `polytok.source` is its name in messages, and `polytok.source_row` the position of the first row in it, from 0.
-    Shards
-    not written by our ingest worker may lack them.
+    `polytok.sources` is a JSON array of arrays, each with the position in the shard of a source's first row, from 0, the
+    source's name in messages, and the position in the source of that row, from 0. Shards not written by our ingest worker
+    may lack it.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -395,8 +407,11 @@ class PublishDatasetTask(_message.Message):
 
     RAW_KEY_FIELD_NUMBER: _builtins.int
     PARTS_FIELD_NUMBER: _builtins.int
+    SHARD_BYTES_FIELD_NUMBER: _builtins.int
     raw_key: _builtins.str
     """The folder's storage key."""
+    shard_bytes: _builtins.int
+    """Approximate size at which a shard ends, in bytes of text columns; smaller ones are merged."""
     @_builtins.property
     def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReadPartResult]:
         """The results of the parts, in order."""
@@ -406,10 +421,11 @@ class PublishDatasetTask(_message.Message):
         *,
         raw_key: _builtins.str = ...,
         parts: _abc.Iterable[Global___ReadPartResult] | None = ...,
+        shard_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts", "raw_key", b"raw_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["parts", b"parts", "raw_key", b"raw_key", "shard_bytes", b"shard_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -428,6 +444,7 @@ class PublishDatasetResult(_message.Message):
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     FEATURES_JSON_FIELD_NUMBER: _builtins.int
     STAGED_FILES_FIELD_NUMBER: _builtins.int
+    UNTYPED_COLUMNS_FIELD_NUMBER: _builtins.int
     num_rows: _builtins.int
     """Rows."""
     size_bytes: _builtins.int
@@ -448,6 +465,12 @@ class PublishDatasetResult(_message.Message):
     def staged_files(self) -> _containers.RepeatedCompositeFieldContainer[Global___StagedFile]:
         """Files to publish at commit."""
 
+    @_builtins.property
+    def untyped_columns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Columns whose types differ between the parts, if all could be read without a type. The parts are read again with
+        these in `untyped_columns`, and nothing else is set here.
+        """
+
     def __init__(
         self,
         *,
@@ -458,10 +481,11 @@ class PublishDatasetResult(_message.Message):
         fingerprint: _builtins.str = ...,
         features_json: _builtins.str = ...,
         staged_files: _abc.Iterable[Global___StagedFile] | None = ...,
+        untyped_columns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "features_json", b"features_json", "fingerprint", b"fingerprint", "num_rows", b"num_rows", "shards", b"shards", "size_bytes", b"size_bytes", "staged_files", b"staged_files"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "features_json", b"features_json", "fingerprint", b"fingerprint", "num_rows", b"num_rows", "shards", b"shards", "size_bytes", b"size_bytes", "staged_files", b"staged_files", "untyped_columns", b"untyped_columns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -351,6 +351,33 @@ class TokenizationParameters(_message.Message):
     TRUNCATION_NONE: TokenizationParameters.Truncation.ValueType  # 3
     """It stays whole."""
 
+    class _NullText:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _NullTextEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[TokenizationParameters._NullText.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        NULL_TEXT_UNSPECIFIED: TokenizationParameters._NullText.ValueType  # 0
+        """The same as NULL_TEXT_ERROR."""
+        NULL_TEXT_ERROR: TokenizationParameters._NullText.ValueType  # 1
+        """The tokenization fails, and names the first such row."""
+        NULL_TEXT_DROP: TokenizationParameters._NullText.ValueType  # 2
+        """They are dropped, before normalization and filters."""
+        NULL_TEXT_EMPTY: TokenizationParameters._NullText.ValueType  # 3
+        """They are tokenized as empty texts."""
+
+    class NullText(_NullText, metaclass=_NullTextEnumTypeWrapper):
+        """What happens to documents without text: rows in which text_column is null."""
+
+    NULL_TEXT_UNSPECIFIED: TokenizationParameters.NullText.ValueType  # 0
+    """The same as NULL_TEXT_ERROR."""
+    NULL_TEXT_ERROR: TokenizationParameters.NullText.ValueType  # 1
+    """The tokenization fails, and names the first such row."""
+    NULL_TEXT_DROP: TokenizationParameters.NullText.ValueType  # 2
+    """They are dropped, before normalization and filters."""
+    NULL_TEXT_EMPTY: TokenizationParameters.NullText.ValueType  # 3
+    """They are tokenized as empty texts."""
+
     class _Normalization:
         ValueType = _typing.NewType("ValueType", _builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -389,6 +416,7 @@ class TokenizationParameters(_message.Message):
     FILTERS_FIELD_NUMBER: _builtins.int
     NORMALIZATION_FIELD_NUMBER: _builtins.int
     MAX_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    NULL_TEXT_FIELD_NUMBER: _builtins.int
     CHAT_FIELD_NUMBER: _builtins.int
     COLUMN_CHOICE_FIELD_NUMBER: _builtins.int
     SHUFFLE_SEED_FIELD_NUMBER: _builtins.int
@@ -428,6 +456,8 @@ class TokenizationParameters(_message.Message):
     unset
     uses all.
     """
+    null_text: Global___TokenizationParameters.NullText.ValueType
+    """What happens to documents without text."""
     column_choice: _builtins.str
     """Why text_column was chosen, as text. Set by the catalog; a value from a caller is ignored, unless it comes from a
     record
@@ -474,13 +504,14 @@ class TokenizationParameters(_message.Message):
         filters: Global___Filters | None = ...,
         normalization: Global___TokenizationParameters.Normalization.ValueType = ...,
         max_documents: _builtins.int | None = ...,
+        null_text: Global___TokenizationParameters.NullText.ValueType = ...,
         chat: Global___Chat | None = ...,
         column_choice: _builtins.str = ...,
         shuffle_seed: _builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "_shuffle_seed", b"_shuffle_seed", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "packing", b"packing", "padding", b"padding", "shuffle_seed", b"shuffle_seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "_shuffle_seed", b"_shuffle_seed", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "column_choice", b"column_choice", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "normalization", b"normalization", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "shuffle_seed", b"shuffle_seed", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens", "_max_documents", b"_max_documents", "_max_length", b"_max_length", "_shuffle_seed", b"_shuffle_seed", "add_special_tokens", b"add_special_tokens", "chat", b"chat", "column_choice", b"column_choice", "filters", b"filters", "max_documents", b"max_documents", "max_length", b"max_length", "normalization", b"normalization", "null_text", b"null_text", "overflow", b"overflow", "packing", b"packing", "padding", b"padding", "shuffle_seed", b"shuffle_seed", "stride", b"stride", "text_column", b"text_column", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__add_special_tokens: _TypeAlias = _typing.Literal["add_special_tokens"]  # noqa: Y015
     _WhichOneofArgType__add_special_tokens: _TypeAlias = _typing.Literal["_add_special_tokens", b"_add_special_tokens"]  # noqa: Y015
@@ -800,6 +831,8 @@ class TokenizationStatistics(_message.Message):
     NUM_JUNK_FIELD_NUMBER: _builtins.int
     MEDIAN_SEQ_LENGTH_FIELD_NUMBER: _builtins.int
     LENGTH_HISTOGRAM_FIELD_NUMBER: _builtins.int
+    NUM_NULL_DROPPED_FIELD_NUMBER: _builtins.int
+    NUM_NULL_EMPTY_FIELD_NUMBER: _builtins.int
     NUM_UNIQUE_TOKENS_FIELD_NUMBER: _builtins.int
     MOST_FREQUENT_TOKENS_FIELD_NUMBER: _builtins.int
     UNKNOWN_SHARE_FIELD_NUMBER: _builtins.int
@@ -851,6 +884,10 @@ class TokenizationStatistics(_message.Message):
     """Documents dropped by Filters.max_junk."""
     median_seq_length: _builtins.float
     """Median tokens per sequence; from 1024 tokens on to within 1.6 percent."""
+    num_null_dropped: _builtins.int
+    """Documents without text that were dropped, with NULL_TEXT_DROP."""
+    num_null_empty: _builtins.int
+    """Documents without text that were tokenized as empty texts, with NULL_TEXT_EMPTY."""
     num_unique_tokens: _builtins.int
     """Number of different tokens, without padding."""
     unknown_share: _builtins.float
@@ -918,6 +955,8 @@ class TokenizationStatistics(_message.Message):
         num_junk: _builtins.int = ...,
         median_seq_length: _builtins.float = ...,
         length_histogram: _abc.Iterable[_builtins.int] | None = ...,
+        num_null_dropped: _builtins.int = ...,
+        num_null_empty: _builtins.int = ...,
         num_unique_tokens: _builtins.int = ...,
         most_frequent_tokens: _abc.Iterable[Global___TokenFrequency] | None = ...,
         unknown_share: _builtins.float = ...,
@@ -934,7 +973,7 @@ class TokenizationStatistics(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "distrusted_engines", b"distrusted_engines", "engine", b"engine", "engine_versions", b"engine_versions", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_shards_encoded_again", b"num_shards_encoded_again", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_tools_unused", b"num_tools_unused", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "num_with_tools", b"num_with_tools", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["avg_seq_length", b"avg_seq_length", "distrusted_engines", b"distrusted_engines", "engine", b"engine", "engine_versions", b"engine_versions", "length_histogram", b"length_histogram", "max_seq_length", b"max_seq_length", "median_seq_length", b"median_seq_length", "min_seq_length", b"min_seq_length", "most_frequent_tokens", b"most_frequent_tokens", "num_documents", b"num_documents", "num_duplicates", b"num_duplicates", "num_engine_mismatches", b"num_engine_mismatches", "num_files", b"num_files", "num_junk", b"num_junk", "num_matched", b"num_matched", "num_null_dropped", b"num_null_dropped", "num_null_empty", b"num_null_empty", "num_padded", b"num_padded", "num_sequences", b"num_sequences", "num_shards_encoded_again", b"num_shards_encoded_again", "num_tokens", b"num_tokens", "num_too_long", b"num_too_long", "num_too_short", b"num_too_short", "num_tools_unused", b"num_tools_unused", "num_truncated", b"num_truncated", "num_unique_tokens", b"num_unique_tokens", "num_unknown", b"num_unknown", "num_unmatched", b"num_unmatched", "num_with_tools", b"num_with_tools", "padded_share", b"padded_share", "reference_version", b"reference_version", "size_bytes", b"size_bytes", "text_bytes", b"text_bytes", "truncated_share", b"truncated_share", "unknown_share", b"unknown_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

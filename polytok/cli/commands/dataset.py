@@ -79,6 +79,15 @@ def add(
             rich_help_panel=_FILES,
         ),
     ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--columns",
+            metavar="NAME[,NAME]...",
+            help="Columns to read, instead of all: what is not needed may be of any type.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
     metadata: shared.Metadata = None,
     watch: shared.Watch = True,
     catalog: shared.Catalog = None,
@@ -105,6 +114,7 @@ def add(
             json_field=json_field,
             text_rows=text_rows,
             text_separator=_unescaped(text_separator),
+            columns=[name for each in columns for name in each.split(",")] if columns else None,
             metadata=shared.metadata(metadata),
         )
         run.follow_if(watch, "datasets", record)

@@ -111,6 +111,15 @@ DropDuplicates = Annotated[
         show_default=False,
     ),
 ]
+NullText = Annotated[
+    str | None,
+    shared.choice(
+        "--null-text",
+        "Documents without text: fail (the default), drop them, or take them as empty texts.",
+        *("error", "drop", "empty"),
+        panel=_DOCUMENTS,
+    ),
+]
 Normalize = Annotated[
     str | None,
     shared.choice(

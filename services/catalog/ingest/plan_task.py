@@ -74,9 +74,7 @@ def _format(uri: str, chosen: formats.Format) -> formats.Format:
 def _check_one_format(parts: list[tasks_pb2.FilePart]) -> None:
     by_kind: dict[formats.Format, tasks_pb2.FilePart] = {}
     for part in parts:
-        # JSON rows are the same in lines and in an array.
-        kind = FileSource.FORMAT_JSONL if part.format == FileSource.FORMAT_JSON else part.format
-        by_kind.setdefault(kind, part)
+        by_kind.setdefault(formats.kind(part.format), part)
     if len(by_kind) > 1:
         one, other, *_ = by_kind.values()
         raise source_errors.invalid(

@@ -8,11 +8,14 @@ import pyarrow as pa
 
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.ingest import conversations, schemas, shards, source_errors
-from services.catalog.ingest.sources import delimited, files, hub, text_documents, uploaded_files
+from services.catalog.ingest.sources import files, hub, text_documents, untyped, uploaded_files
+from services.catalog.server.domain import not_found
 from services.runtime.storage import Storage
 
-ORIGIN = b"polytok.source"
+ORIGIN = b"polytok.part"
 """Schema metadata key of a result, with the name of the part for messages."""
+INFERRED = b"polytok.inferred"
+"""Schema metadata key of a result whose types were inferred from values: they can be read again without types."""
 
 Report = Callable[[int, int], None]
 
@@ -21,6 +24,10 @@ class Source(Protocol):
     """The source of a part's rows."""
 
     name: str
+
+    @property
+    def has_types(self) -> bool:
+        """Whether types are not inferred from values."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield its rows."""
@@ -45,7 +52,13 @@ def read(storage: Storage, task: tasks_pb2.ReadPartTask, tag: str, report: Repor
             " Give all values of the column the same type."
         ) from unfit
     columns = [part.column(field) for field in schema]
-    origin = {**(schema.metadata or {}), ORIGIN: part.source.name.encode()}
+    origin = {
+        **(schema.metadata or {}),
+        ORIGIN: part.source.name.encode(),
+        shards.SOURCES: part.origins.from_row(0),
+    }
+    if not part.source.has_types:
+        origin[INFERRED] = b"true"
     return tasks_pb2.ReadPartResult(
         shards=written, columns=columns, arrow_schema=schema.with_metadata(origin).serialize().to_pybytes()
     )
@@ -61,8 +74,11 @@ class _Part:
         self._prefix = f"{task.raw_key}/part-{task.ordinal:05d}"
         self._tag = tag
         self._shard_bytes = task.shard_bytes
-        self.source = _source(storage, task.part)
-        self._origin = origin(self.source.name)._replace(first_row=task.part.upload.first_row)
+        self.columns = list(task.columns)
+        self.source = _source(storage, task)
+        # Without folders, so that a file makes the same shards anywhere.
+        name = posixpath.basename(self.source.name)
+        self.origins = shards.RowOrigins.of(shards.RowOrigin(name, task.part.upload.first_row))
         self.conversations = conversations.Finder()
 
     def column(self, field: pa.Field) -> datasets_pb2.Column:
@@ -79,15 +95,11 @@ class _Part:
 
     def writer(self, suffix: str = "") -> shards.ShardWriter:
         """Write shards under this part's names."""
-        return shards.ShardWriter(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self._origin)
+        return shards.ShardWriter(self.storage, self._prefix, self._tag + suffix, self._shard_bytes, self.origins)
 
 
-def origin(name: str) -> shards.RowOrigin:
-    """Return a source as its shards name it: without folders, so that a file makes the same shards anywhere."""
-    return shards.RowOrigin(posixpath.basename(name))
-
-
-def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
+def _source(storage: Storage, task: tasks_pb2.ReadPartTask) -> Source:
+    part = task.part
     match part.WhichOneof("part"):
         case "hub":
             return hub.HubShard(part.hub)
@@ -96,22 +108,24 @@ def _source(storage: Storage, part: tasks_pb2.IngestPart) -> Source:
         case "upload":
             return uploaded_files.UploadRows(storage, part.upload)
         case _:
-            return files.SourceFile(part.file)
+            return files.SourceFile(part.file, task.columns, task.untyped_columns)
 
 
 def _write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
     while True:
         try:
             return _try_write_part(part)
-        except delimited.StartAgain:
+        except untyped.StartAgain:
             continue
 
 
 def _try_write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
     schema = pa.schema([])
     changed = False
+    selection = _Selection(part)
     with part.writer() as writer:
-        for batch in part.source.batches():
+        for whole in part.source.batches():
+            batch = selection.of(whole)
             wider = schemas.merged(schema, schemas.stored(batch.schema))
             _check_columns(part.source.name, batch, wider)
             changed |= bool(writer.rows) and not wider.equals(schema, check_metadata=True)
@@ -120,12 +134,39 @@ def _try_write_part(part: _Part) -> tuple[list[tasks_pb2.RawShard], pa.Schema]:
             part.conversations.look(stored)
             writer.write(stored)
             part.report()
+        selection.check()
     if not changed:
         return writer.shards, schema
     try:
         return _rewrite_with_schema(part, writer, schema), schema
     finally:
         writer.discard()
+
+
+class _Selection:
+    """The columns to read."""
+
+    def __init__(self, part: _Part) -> None:
+        self._part = part
+        self._found: dict[str, None] = {}
+
+    def of(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the columns to read, of those that a batch has."""
+        self._found |= dict.fromkeys(batch.schema.names)
+        if not self._part.columns:
+            return batch
+        chosen = [name for name in batch.schema.names if name in self._part.columns]
+        if not chosen:
+            # Later rows may have them; these rows count too.
+            columns = self._part.columns
+            return pa.RecordBatch.from_arrays([pa.nulls(batch.num_rows)] * len(columns), names=columns)
+        return batch.select(chosen)
+
+    def check(self) -> None:
+        """Raise if no row has one of the columns to read."""
+        for name in self._part.columns if self._found else ():
+            if name not in self._found:
+                raise not_found.source_column(self._part.source.name, name, list(self._found))
 
 
 def _rewrite_with_schema(part: _Part, narrow: shards.ShardWriter, schema: pa.Schema) -> list[tasks_pb2.RawShard]:

@@ -94,6 +94,13 @@ def with_json(schema: pa.Schema, wanted: Collection[str]) -> pa.Schema:
     return pa.schema(fields, metadata=schema.metadata)
 
 
+def check_fits_json(known: pa.Schema, wanted: Collection[str]) -> None:
+    """Raise Differs if what was read of one of these columns cannot be written as the JSON that it was read from."""
+    for field in known:
+        if field.name in wanted and not _is_exact(field.type):
+            raise Differs(field.name, field.type, JSON)
+
+
 def _is_exact(kind: pa.DataType) -> bool:
     """Return whether values of this type, written as JSON, equal the JSON that they were read from."""
     if arrow_types.is_list(kind):

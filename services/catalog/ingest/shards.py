@@ -1,6 +1,7 @@
 """Raw shards: Arrow IPC streams in the storage, as `datasets` memory-maps them."""
 
 import contextlib
+import json
 import types
 from collections.abc import Generator
 from typing import Any, NamedTuple, Self
@@ -12,9 +13,8 @@ from polytok.catalog.v1 import tasks_pb2
 from services.catalog.ingest import limits, text_size
 from services.runtime.storage import StagedFile, Storage
 
-_SOURCE = b"polytok.source"
-_SOURCE_ROW = b"polytok.source_row"
-# The limits of RawShard in polytok/catalog/v1/tasks.proto.
+SOURCES = b"polytok.sources"
+"""Schema metadata key with the origins of the rows; see RawShard in polytok/catalog/v1/tasks.proto."""
 
 ADVICE = "Read the source again: `polytok dataset retry`."
 """Advice about a shard that was damaged before it was published."""
@@ -31,15 +31,45 @@ class RowOrigin(NamedTuple):
     """The position in it of the first row that is written, from 0."""
 
 
+class RowOrigins:
+    """The origins of consecutive rows."""
+
+    def __init__(self) -> None:
+        self._origins: list[tuple[int, RowOrigin]] = []
+        self._rows = 0
+
+    @classmethod
+    def of(cls, origin: RowOrigin) -> "RowOrigins":
+        """Return the one origin of any number of rows."""
+        origins = cls()
+        origins.add(origin, 0)
+        return origins
+
+    def add(self, origin: RowOrigin, rows: int) -> None:
+        """Add rows from another origin."""
+        self._origins.append((self._rows, origin))
+        self._rows += rows
+
+    def from_row(self, row: int) -> bytes:
+        """Return the origins of the rows from this one on, as SOURCES of the shard that begins with it."""
+        ends = [*(position for position, _ in self._origins[1:]), None]
+        return json.dumps(
+            [
+                [max(0, position - row), origin.name, origin.first_row + max(0, row - position)]
+                for (position, origin), end in zip(self._origins, ends, strict=True)
+                if end is None or end > row
+            ]
+        ).encode()
+
+
 class ShardWriter:
     """Writes rows as shards, the files of one task.
 
     A shard ends after the row with which its text reaches `shard_bytes`, regardless of how rows are batched, so that
-    the
-    same rows make the same shards. If the block ends with an error, all files are removed.
+    the same rows make the same shards. If the block ends with an error, all files are removed.
     """
 
-    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origin: RowOrigin) -> None:
+    def __init__(self, storage: Storage, prefix: str, suffix: str, shard_bytes: int, origins: RowOrigins) -> None:
         self.shards: list[tasks_pb2.RawShard] = []
         """The finished shards."""
         self.rows = 0
@@ -48,7 +78,7 @@ class ShardWriter:
         self._prefix = prefix
         self._suffix = suffix
         self._shard_bytes = max(shard_bytes, 1)
-        self._origin = origin
+        self._origins = origins
         self._shard: _Shard | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = 0
@@ -99,8 +129,7 @@ class ShardWriter:
     def _add(self, batch: pa.RecordBatch, text_bytes: int) -> None:
         if self._shard is None:
             key = f"{self._prefix}-{len(self.shards):05d}-{self._suffix}.arrow"
-            first = self._origin.first_row + self.rows
-            about = {_SOURCE: self._origin.name.encode(), _SOURCE_ROW: str(first).encode()}
+            about = {SOURCES: self._origins.from_row(self.rows)}
             self._shard = _Shard(self._storage, key, batch.schema, about)
         if self._pending_bytes + batch.nbytes > limits.BATCH_BYTES:
             self._flush()

@@ -66,13 +66,13 @@ class CatalogApp(RecordApp):
         )
         self.serve(
             datasets_pb2_grpc.add_DatasetServiceServicer_to_server,
-            DatasetServicer(self.shared, settings.upload_bytes),
+            DatasetServicer(self.shared, settings.upload_bytes, check_paths=settings.check_paths),
             datasets_pb2.DESCRIPTOR,
             "DatasetService",
         )
         self.serve(
             models_pb2_grpc.add_ModelServiceServicer_to_server,
-            ModelServicer(self.shared),
+            ModelServicer(self.shared, check_paths=settings.check_paths),
             models_pb2.DESCRIPTOR,
             "ModelService",
         )

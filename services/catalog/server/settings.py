@@ -16,5 +16,7 @@ class CatalogSettings(GarbageCollectionSettings):
 
     shard_bytes: int = Field(default=64 * 1024 * 1024, ge=1024, le=2 * 1024**3)
     """Text in a raw shard, about; a shard is what one tokenizing task reads."""
+    check_paths: bool = False
+    """Whether the workers read the files of this machine: a source path that does not exist is then refused at once."""
     upload_bytes: int = Field(default=16 * 1024**3, ge=1024)
     """The most that rows of one upload may take, as Arrow has them."""

@@ -158,7 +158,9 @@ class SourceDocuments:
     def _cleaning(self) -> tokenizations_pb2.TokenizationParameters:
         """Return the preprocessing of documents that are already selected: no limit, and in the given order."""
         return tokenizations_pb2.TokenizationParameters(
-            normalization=self._parameters.normalization, filters=self._parameters.filters
+            null_text=self._parameters.null_text,
+            normalization=self._parameters.normalization,
+            filters=self._parameters.filters,
         )
 
     def _read(self, rows: Offsets) -> pa.Array:

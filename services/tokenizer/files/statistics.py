@@ -46,6 +46,8 @@ def merge(
         num_shards_encoded_again=sum(part.num_shards_encoded_again for part in parts),
         text_bytes=sum(part.text_bytes for part in parts),
         num_padded=sum(part.num_padded for part in parts),
+        num_null_dropped=sum(part.num_null_dropped for part in parts),
+        num_null_empty=sum(part.num_null_empty for part in parts),
         num_too_short=sum(part.num_too_short for part in parts),
         num_too_long=sum(part.num_too_long for part in parts),
         num_unmatched=sum(part.num_unmatched for part in parts),
@@ -72,8 +74,9 @@ def _share(part: int, whole: int) -> float:
 
 
 def count_dropped(counted: tokenizations_pb2.TokenizationStatistics) -> int:
-    """Return the total number of documents that the filters dropped."""
+    """Return the total number of documents that were dropped."""
     filtered = (
+        counted.num_null_dropped,
         counted.num_too_short,
         counted.num_too_long,
         counted.num_unmatched,

@@ -11,8 +11,8 @@ from services.tokenizer.sequences.ragged import Offsets
 
 
 def ends_of(texts: pa.Array) -> Offsets:
-    """Return where each text begins and ends, in bytes, when they are concatenated."""
-    return ragged.offsets_of(pc.binary_length(texts).to_numpy(zero_copy_only=False))
+    """Return where each text begins and ends, in bytes, when they are concatenated; null counts as empty."""
+    return ragged.offsets_of(pc.binary_length(texts).fill_null(0).to_numpy(zero_copy_only=False))
 
 
 def runs(ends: Offsets, most_bytes: int, most_rows: int) -> Iterator[tuple[int, int]]:

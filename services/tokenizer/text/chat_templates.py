@@ -36,6 +36,7 @@ class ConversationColumn:
         model: str = "",
         date: str = "",
         counted: tokenizations_pb2.TokenizationStatistics | None = None,
+        null_allowed: bool = False,
     ) -> None:
         """`model` is used in messages; `day` (such as 2025-12-31) is for templates that ask for the date.
 
@@ -44,6 +45,7 @@ class ConversationColumn:
         self.name = name
         self._tools_column = chat.tools_column
         self._pretrained = tokenizer.pretrained
+        self._null_allowed = null_allowed
         self._prompts = chat.add_generation_prompt
         # A tokenizer may have a separate template for conversations with tools.
         self._plain = _Template(_template(tokenizer, chat.template, model, with_tools=False), date)
@@ -67,10 +69,15 @@ class ConversationColumn:
             )
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, origin: columns.Origin | None = None) -> pa.Array:
-        """Return the conversations rendered, as large strings."""
+        """Return the conversations rendered, as large strings; null for null, if that is allowed."""
         read = {name: _Values(rows.column(name)) for name in self.names}
-        rendered = []
+        rendered: list[str | None] = []
         for place in range(rows.num_rows):
+            if read[self.name].is_null(place):
+                if not self._null_allowed:
+                    raise columns.null_error(self.name, where, first_row, place, origin)
+                rendered.append(None)
+                continue
             name = self._tools_column
             try:
                 given = tools.read(read[name].at(place)) if name else None
@@ -117,6 +124,10 @@ class _Values:
     def __init__(self, column: pa.Array) -> None:
         self._values = column.to_pylist()
         self._decode = nested_values.decoder(column.type)
+
+    def is_null(self, place: int) -> bool:
+        """Return whether a row has no value: null in Arrow, or in JSON."""
+        return self._values[place] is None or self._values[place] == "null"
 
     def at(self, place: int) -> Any:
         """Return the value of a row. Raises MalformedConversation."""

@@ -1,11 +1,15 @@
 """The column of a raw shard that holds the text, and its validation."""
 
+import bisect
+import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from polytok import errors
+from polytok.catalog.v1 import tokenizations_pb2
 
 
 def choose(schema: pa.Schema, name: str, where: str) -> str:
@@ -34,26 +38,37 @@ def existing(schema: pa.Schema, name: str, where: str) -> pa.Field:
 
 
 class Origin(NamedTuple):
-    """The source of a shard's rows, and the source's row that is the shard's first."""
+    """Where the rows of a shard come from."""
 
-    name: str
-    first_row: int
+    sources: Sequence[tuple[int, str, int]]
+    """Sources in order: position of its first row in the shard, name, and position of that row in the source."""
+    first_row: int = 0
+    """The position in the shard of the first row of a batch."""
+
+    def of_row(self, row: int) -> str:
+        """Return where a row of the batch is in its source."""
+        place = self.first_row + row
+        first, name, source_row = self.sources[bisect.bisect_right([each[0] for each in self.sources], place) - 1]
+        return f", which is row {source_row + place - first} of {name}"
 
 
 def origin(schema: pa.Schema) -> Origin | None:
-    """Return the schema's metadata, as described at RawShard in polytok/catalog/v1/tasks.proto."""
-    about = schema.metadata or {}
-    row = about.get(b"polytok.source_row", b"")
-    name = about.get(b"polytok.source", b"").decode(errors="replace")
-    return Origin(name, int(row)) if name and row.isdigit() else None
+    """Return the schema's metadata, as described at RawShard in polytok/catalog/v1/tasks.proto; None if invalid."""
+    try:
+        listed = json.loads((schema.metadata or {}).get(b"polytok.sources", b"null"))
+        sources = [(int(position), str(name), int(row)) for position, name, row in listed]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return Origin(sources) if sources and sources[0][0] == 0 and sources == sorted(sources) else None
 
 
 class TextColumn:
     """The column of a raw shard that holds the text."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, null_allowed: bool = False) -> None:
         """Without a name, use `text`, otherwise the only column of strings."""
         self.name = name
+        self._null_allowed = null_allowed
 
     @property
     def names(self) -> list[str]:
@@ -65,26 +80,34 @@ class TextColumn:
         self.name = choose(schema, self.name, where)
 
     def texts(self, rows: pa.RecordBatch, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-        """Return the column as large strings without nulls, valid UTF-8."""
-        return texts(rows.column(self.name), self.name, where, first_row, read_from)
+        """Return the column as large strings, valid UTF-8; without nulls unless they are allowed."""
+        column = rows.column(self.name)
+        if column.null_count and not self._null_allowed:
+            raise null_error(self.name, where, first_row, int(pc.index(column.is_null(), True).as_py()), read_from)
+        return _texts(column, self.name, where, first_row)
 
 
 def place(name: str, where: str, first_row: int, row: int, read_from: Origin | None) -> str:
     """Return where a value is, in the dataset and in the user's own file."""
-    source = f", which is row {read_from.first_row + row} of {read_from.name}" if read_from else ""
+    source = read_from.of_row(row) if read_from else ""
     return f"Column {name!r}, row {first_row + row} of {where} (the first row is 0){source}"
 
 
-def texts(column: pa.Array, name: str, where: str, first_row: int, read_from: Origin | None = None) -> pa.Array:
-    """Return the column as large strings without nulls, valid UTF-8."""
-    if column.null_count:
-        place = int(pc.index(column.is_null(), pa.scalar(True)).as_py())
-        source = f", which is row {read_from.first_row + place} of {read_from.name}" if read_from else ""
-        raise wrong_column_error(
-            f"Column {name!r} has no value in row {first_row + place} of {where} (the first row is "
-            f"0){source}. Remove such rows from the source, or give them an empty text, and add "
-            "the dataset again."
-        )
+def is_null_allowed(parameters: tokenizations_pb2.TokenizationParameters) -> bool:
+    """Return whether documents without text are dropped or empty, instead of an error."""
+    error = (parameters.NULL_TEXT_UNSPECIFIED, parameters.NULL_TEXT_ERROR)
+    return parameters.null_text not in error
+
+
+def null_error(name: str, where: str, first_row: int, row: int, read_from: Origin | None) -> errors.InvalidArgument:
+    """Return the error for a document without text."""
+    return wrong_column_error(
+        f"{place(name, where, first_row, row, read_from)} has no value. Set null_text to drop such documents or to take"
+        " them as empty texts (`--null-text drop` or `--null-text empty` on the command line)."
+    )
+
+
+def _texts(column: pa.Array, name: str, where: str, first_row: int) -> pa.Array:
     strings = column.cast(pa.large_string())
     try:
         strings.validate(full=True)

@@ -29,6 +29,12 @@ def column(
     parameters = task.parameters
     if parameters.HasField("chat"):
         return chat_templates.ConversationColumn(
-            parameters.text_column, parameters.chat, tokenizer, model=task.model, date=task.date, counted=counted
+            parameters.text_column,
+            parameters.chat,
+            tokenizer,
+            model=task.model,
+            date=task.date,
+            counted=counted,
+            null_allowed=columns.is_null_allowed(parameters),
         )
-    return columns.TextColumn(parameters.text_column)
+    return columns.TextColumn(parameters.text_column, null_allowed=columns.is_null_allowed(parameters))

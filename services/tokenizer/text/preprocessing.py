@@ -1,4 +1,4 @@
-"""Preprocessing of documents: normalisation, and filters that drop whole documents; off by default."""
+"""Preprocessing of documents: missing texts, normalisation, and filters that drop whole documents."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -34,6 +34,7 @@ class Preprocessor:
         """`first_row` is the place of the shard's first row in the dataset, which has `dataset_rows` in all."""
         self.statistics = tokenizations_pb2.TokenizationStatistics()
         """Numbers of documents read and dropped so far."""
+        self._null_text = parameters.null_text
         self._form = _FORMS.get(parameters.normalization)
         self._filters = _filters(parameters.filters)
         self._first_row = first_row
@@ -72,6 +73,15 @@ class Preprocessor:
         return piece if is_taken.all() else _only(piece, is_taken)
 
     def _clean(self, piece: TextSlice) -> TextSlice:
+        if nulls := piece.texts.null_count:
+            if self._null_text == _Parameters.NULL_TEXT_DROP:
+                self.statistics.num_null_dropped += nulls
+                piece = _only(piece, piece.texts.is_valid().to_numpy(zero_copy_only=False))
+            else:
+                # Readers raise for nulls that no parameter allows.
+                assert self._null_text == _Parameters.NULL_TEXT_EMPTY
+                self.statistics.num_null_empty += nulls
+                piece = piece._replace(texts=piece.texts.fill_null(""))
         if self._form is not None:
             piece = piece._replace(texts=pc.utf8_normalize(piece.texts, form=self._form))
         for filtered in self._filters:

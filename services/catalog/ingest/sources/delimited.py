@@ -1,12 +1,11 @@
 """Comma-separated values (RFC 4180) with a header, and tab-separated ones.
 
 A column is int64, double or bool if all its cells are, and text otherwise. Cells that look like dates stay text, and
-text
-columns keep every cell as written, including "NA" and empty cells.
+text columns keep every cell as written, including "NA" and empty cells.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
@@ -14,6 +13,7 @@ import pyarrow.csv as arrow_csv
 from polytok import errors
 from services.catalog.ingest import limits, source_errors
 from services.catalog.ingest.sources.compression import Readable
+from services.catalog.ingest.sources.untyped import StartAgain
 from services.catalog.ingest.sources.utf8 import Utf8
 
 _GUESS_BYTES = 1 << 20
@@ -21,10 +21,6 @@ _TAIL_BYTES = 4096
 _KEPT = frozenset({pa.int64(), pa.float64(), pa.bool_()})
 _CELL = re.compile(r"In CSV column #(\d+): .*conversion error")
 _RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
-
-
-class StartAgain(Exception):
-    """Raised when a cell does not fit the type inferred from earlier cells: read again from the start."""
 
 
 class _Text(Utf8):
@@ -55,12 +51,16 @@ class _Blank(Exception):
 
 
 class Delimited:
-    """One file. Types are inferred from its beginning and corrected, at most once per column, by starting again."""
+    """One file. Types are inferred from its beginning and corrected, at most twice per column, by starting again."""
 
-    def __init__(self, open_bytes: Callable[[], Readable], name: str, delimiter: str) -> None:
+    def __init__(
+        self, open_bytes: Callable[[], Readable], name: str, delimiter: str, untyped: Collection[str] = ()
+    ) -> None:
+        """Read the columns in `untyped` as text, whatever they hold."""
         self._open_bytes = open_bytes
         self._name = name
         self._delimiter = delimiter
+        self._untyped = frozenset(untyped)
         self._types: dict[str, pa.DataType] = {}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -93,7 +93,10 @@ class Delimited:
         twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
         if twice:
             raise source_errors.invalid(f"{self._name} has two columns named {twice[0]!r}. Rename one in the header.")
-        return {field.name: field.type if field.type in _KEPT else pa.string() for field in schema}
+        return {
+            field.name: field.type if field.type in _KEPT and field.name not in self._untyped else pa.string()
+            for field in schema
+        }
 
     def _guessed_schema(self) -> pa.Schema:
         try:

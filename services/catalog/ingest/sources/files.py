@@ -1,7 +1,7 @@
 """One file of a source, as record batches."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import pyarrow as pa
 
@@ -10,6 +10,7 @@ from polytok.catalog.v1.datasets_pb2 import FileSource
 from services.catalog.ingest import source_errors
 from services.catalog.ingest.sources import arrow, delimited, formats, json_document, json_lines, parquet, text
 from services.catalog.ingest.sources.compression import Decompressed, Readable
+from services.catalog.ingest.sources.json_document import Shape
 from services.catalog.ingest.sources.raw_file import RawFile
 from services.catalog.ingest.sources.utf8 import Utf8
 
@@ -19,7 +20,8 @@ _HEAD_BYTES = 16
 class SourceFile:
     """A file, reopened for each reading of it."""
 
-    def __init__(self, part: tasks_pb2.FilePart) -> None:
+    def __init__(self, part: tasks_pb2.FilePart, columns: Collection[str] = (), untyped: Collection[str] = ()) -> None:
+        """Read at least these columns, or all; those in `untyped` without a type, as text or JSON."""
         self.name = source_errors.redact_uri(part.uri)
         """The name in messages."""
         self._uri = part.uri
@@ -28,8 +30,15 @@ class SourceFile:
         self._total = part.size_bytes
         self._raw: RawFile | None = None
         self._part = part
+        self._columns = columns
+        self._untyped = set(untyped)
         delimiter = part.delimiter or ("\t" if self._by_name.tabs else ",")
-        self._delimited = delimited.Delimited(self._decompressed, self.name, delimiter)
+        self._delimited = delimited.Delimited(self._decompressed, self.name, delimiter, untyped)
+
+    @property
+    def has_types(self) -> bool:
+        """Whether the file itself says which type a column has; otherwise types are inferred from values."""
+        return self._format in (FileSource.FORMAT_PARQUET, FileSource.FORMAT_ARROW)
 
     def progress(self) -> tuple[int, int]:
         """Return bytes read and total bytes, as stored."""
@@ -37,7 +46,7 @@ class SourceFile:
         return (min(done, self._total) if self._total else done), self._total
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield its rows. May raise delimited.StartAgain, after which it is called once more."""
+        """Yield its rows. May raise StartAgain, after which it is called once more."""
         try:
             yield from self._readers()[self._format]()
         finally:
@@ -45,7 +54,7 @@ class SourceFile:
 
     def _readers(self) -> dict[formats.Format, Callable[[], Iterator[pa.RecordBatch]]]:
         return {
-            FileSource.FORMAT_JSONL: lambda: json_lines.batches(self._text(), self.name),
+            FileSource.FORMAT_JSONL: self._json_lines,
             FileSource.FORMAT_JSON: self._json,
             FileSource.FORMAT_TEXT: self._rows_of_text,
             FileSource.FORMAT_CSV: self._delimited.batches,
@@ -64,10 +73,18 @@ class SourceFile:
         return text.by_line(self._text(), self.name)
 
     def _json(self) -> Iterator[pa.RecordBatch]:
+        shape = Shape.DOCUMENT if self._part.json_field else json_document.detect(self._text(), self.name)
+        if shape is Shape.DOCUMENT:
+            return json_document.batches(self._text(), self.name, self._part.json_field, self._untyped)
+        if shape is Shape.OBJECTS:
+            return json_document.batches_of_objects(self._text(), self.name, self._untyped)
         # Many files named .json hold JSON lines.
-        if not self._part.json_field and json_document.is_lines(self._text(), self.name):
-            return json_lines.batches(self._text(), self.name)
-        return json_document.batches(self._text(), self.name, self._part.json_field)
+        return json_lines.batches(self._text(), self.name, self._untyped)
+
+    def _json_lines(self) -> Iterator[pa.RecordBatch]:
+        if json_document.detect(self._text(), self.name) is Shape.OBJECTS:
+            return json_document.batches_of_objects(self._text(), self.name, self._untyped)
+        return json_lines.batches(self._text(), self.name, self._untyped)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
         if self._by_name.compression:
@@ -76,7 +93,7 @@ class SourceFile:
             )
         raw = self._open()
         formats.check_content(self.name, self._format, raw.head(_HEAD_BYTES))
-        return parquet.batches(raw)
+        return parquet.batches(raw, self._columns)
 
     def _decompressed(self) -> Readable:
         raw = self._open()

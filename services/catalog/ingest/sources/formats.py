@@ -80,6 +80,11 @@ def of_name(uri: str) -> Name:
     return Name(_ENDINGS.get(ending, FileSource.FORMAT_UNSPECIFIED), compression, ending == ".tsv")
 
 
+def kind(chosen: Format) -> Format:
+    """Return what identifies files of one kind: JSON rows are the same in lines and in an array."""
+    return FileSource.FORMAT_JSONL if chosen == FileSource.FORMAT_JSON else chosen
+
+
 def display_name(chosen: Format) -> str:
     """Return the name of a format on the command line."""
     return _WORDS[chosen]

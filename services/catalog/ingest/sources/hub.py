@@ -41,6 +41,8 @@ def parts(source: datasets_pb2.HubSource) -> list[tasks_pb2.HubPart]:
 class HubShard:
     """One shard of a split."""
 
+    has_types = True
+
     def __init__(self, part: tasks_pb2.HubPart) -> None:
         self.name = f"{part.source.repo_id}, split {part.source.split!r}, shard {part.index + 1} of {part.count}"
         """The name in messages."""

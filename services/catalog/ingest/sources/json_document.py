@@ -1,13 +1,16 @@
-"""JSON as one document: an array of objects, or an object with such an array in one of its fields.
+"""JSON that is not one object per line: an array of objects, an object with such an array in a field, or objects.
 
 Rows are read in a stream, however large the document is.
 """
 
+import enum
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
+from polytok import errors
 from services.catalog.ingest import limits
 from services.catalog.ingest.sources import json_rows, json_scan
 from services.catalog.ingest.sources.utf8 import Utf8
@@ -16,21 +19,56 @@ _NAMES_SHOWN = 10
 _KINDS = {b"[": "an array", b'"': "a string", b"t": "a boolean", b"f": "a boolean", b"n": "null", b"": "nothing"}
 
 
-def batches(source: Utf8, name: str, field: str) -> Iterator[pa.RecordBatch]:
+class Shape(enum.Enum):
+    """What a JSON file is."""
+
+    LINES = enum.auto()
+    """One object per line."""
+    OBJECTS = enum.auto()
+    """Objects, one after another over any number of lines. Each is a row."""
+    DOCUMENT = enum.auto()
+    """An array of rows, or an object with one."""
+
+
+def batches(source: Utf8, name: str, field: str, untyped: set[str]) -> Iterator[pa.RecordBatch]:
     """Yield record batches of the array, or of the array in this field; without a name, of the only array field."""
-    return json_rows.batches(_blocks(_rows(json_scan.Scanner(source, name), field)), name)
+    return json_rows.batches(_blocks(_rows(json_scan.Scanner(source, name), field)), name, untyped)
 
 
-def is_lines(source: Utf8, name: str) -> bool:
-    """Return whether this is really JSON lines: an object on the first line, and something after it."""
+def batches_of_objects(source: Utf8, name: str, untyped: set[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of objects that follow one another."""
+    return json_rows.batches(_blocks(_objects(json_scan.Scanner(source, name))), name, untyped)
+
+
+def detect(source: Utf8, name: str) -> Shape:
+    """Return what a file is, by its first object and what follows it. What is not valid is a document."""
     scanner = json_scan.Scanner(source, name)
     if scanner.peek() != b"{":
-        return False
+        return Shape.DOCUMENT
     try:
         first = scanner.value()
-    except json_scan.TooLong:
-        return False
-    return b"\n" not in first and scanner.peek() != b""
+        value = json.loads(first)
+    except (errors.InvalidArgument, ValueError, RecursionError):
+        return Shape.DOCUMENT
+    following = scanner.peek()
+    if following and b"\n" not in first:
+        return Shape.LINES
+    if following:
+        return Shape.OBJECTS if following == b"{" else Shape.DOCUMENT
+    return Shape.DOCUMENT if any(map(_is_of_rows, value.values())) else Shape.OBJECTS
+
+
+def _is_of_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _objects(scanner: json_scan.Scanner) -> Iterator[tuple[int, bytes]]:
+    """Yield consecutive objects, each with its line."""
+    while begin := scanner.peek():
+        if begin != b"{":
+            raise scanner.wrong(f"expected an object, found {_kind(begin)}. Write only objects, one after another.")
+        line = scanner.line
+        yield line, scanner.value()
 
 
 def _rows(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, bytes]]:
@@ -91,7 +129,7 @@ def _of_fields(scanner: json_scan.Scanner, field: str) -> Iterator[tuple[int, by
         lacks = f"without a field {field!r}" if field else "in which no field contains a list of objects"
         raise scanner.wrong(
             f"the file is an object {lacks}; its fields: {', '.join(map(repr, names)) or 'none'}."
-            " Set json_field to the one with the rows or, if the object itself is a row, the format to jsonl."
+            " Set json_field to the one with the rows."
         )
 
 

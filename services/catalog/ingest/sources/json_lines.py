@@ -8,9 +8,9 @@ from services.catalog.ingest.sources import json_rows, line_blocks
 from services.catalog.ingest.sources.utf8 import Utf8
 
 
-def batches(source: Utf8, name: str) -> Iterator[pa.RecordBatch]:
-    """Yield record batches, whose columns may grow from one to the next."""
-    return json_rows.batches(map(_block, line_blocks.blocks(source, name)), name)
+def batches(source: Utf8, name: str, untyped: set[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches; see json_rows."""
+    return json_rows.batches(map(_block, line_blocks.blocks(source, name)), name, untyped)
 
 
 def _block(block: line_blocks.Block) -> json_rows.Block:

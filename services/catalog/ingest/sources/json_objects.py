@@ -57,6 +57,46 @@ def split(rows: Iterable[bytes], known: Collection[str]) -> Split:
     )
 
 
+def mixed(rows: Iterable[bytes], known: pa.Schema) -> set[str]:
+    """Return the columns whose values have no common type, in these rows and in `known`. Raise Wrong."""
+    kinds = {field.name: _kinds_of_type(field.type) for field in known}
+    for row in rows:
+        if row.strip():
+            for name, (text, _) in fields(row.decode()).items():
+                kinds.setdefault(name, set()).update(_kinds_of_value(json.loads(text)))
+    return {name for name, found in kinds.items() if _differ(found)}
+
+
+def _differ(kinds: set[tuple[int, str]]) -> bool:
+    known = {(depth, kind) for depth, kind in kinds if kind}
+    # An empty list may be one of anything, but not a scalar.
+    deepest = max((depth for depth, kind in kinds if not kind), default=0)
+    return len(known) > 1 or any(depth < deepest for depth, _ in known)
+
+
+def _kinds_of_value(value: Any, depth: int = 0) -> set[tuple[int, str]]:
+    """Return the kinds of scalars in a value, each with the number of lists around it.
+
+    Null is of any kind. An empty list, or one of nulls, has an empty kind.
+    """
+    if isinstance(value, list):
+        kinds = set[tuple[int, str]]()
+        return kinds.union(*(_kinds_of_value(each, depth + 1) for each in value)) or {(depth + 1, "")}
+    return set() if value is None else {(depth, _KINDS.get(type(value), "object"))}
+
+
+_KINDS: Mapping[type, str] = {str: "string", bool: "boolean", int: "number", float: "number"}
+
+
+def _kinds_of_type(kind: pa.DataType, depth: int = 0) -> set[tuple[int, str]]:
+    if pa.types.is_list(kind):
+        return _kinds_of_type(kind.value_type, depth + 1) or {(depth + 1, "")}
+    if pa.types.is_null(kind) or schemas.is_json(kind):
+        return set()
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return {(depth, "number" if number else "boolean" if pa.types.is_boolean(kind) else "string")}
+
+
 class Value(NamedTuple):
     """The value of a field."""
 

@@ -1,8 +1,8 @@
 """JSON objects as rows, wherever they are in their file.
 
 Arrow parses block after block. Each block is parsed with the columns known so far, so that the result does not depend
-on
-where blocks end; a block that does not fit is parsed again with columns that fit both.
+on where blocks end; a block that does not fit is parsed again with columns that fit both. A column whose values have no
+common type becomes JSON, from the first row on.
 """
 
 import json
@@ -16,11 +16,11 @@ import pyarrow.json as arrow_json
 from polytok import errors
 from services.catalog.ingest import schemas, source_errors
 from services.catalog.ingest.sources import json_objects
+from services.catalog.ingest.sources.untyped import StartAgain
 from services.runtime import memory_limit
 
-ONE_A_LINE = "Write one object per line, as `jq -c` does."
+ONE_A_LINE = "Write one object per line, as `jq -c` does, or set the format to json if the file is one array."
 _ROW = re.compile(r"in row (\d+)$")
-_CHANGED = re.compile(r"Column\(/(.*)\) changed from (\w+) to (\w+)")
 _OBJECT_BYTES = 512 << 20
 """Limit for the memory that the objects of a block of rows may take in Python."""
 _ADVICE = "Fix the line, or name another format."
@@ -40,26 +40,39 @@ class Block(NamedTuple):
     """Whether an object may span several lines."""
 
 
-def batches(blocks: Iterable[Block], name: str) -> Iterator[pa.RecordBatch]:
-    """Yield record batches, whose columns may grow from one to the next."""
+def batches(blocks: Iterable[Block], name: str, untyped: set[str]) -> Iterator[pa.RecordBatch]:
+    """Yield record batches, whose columns may grow from one to the next.
+
+    The columns in `untyped` are read as JSON. If values of another column have no common type, that is added, and
+    StartAgain raised.
+    """
     known = pa.schema([])
     for block in blocks:
-        table = _parse(block, known, name)
+        try:
+            table = _parse(block, known, name, untyped)
+        except (pa.ArrowInvalid, schemas.Differs) as error:
+            mixed = _mixed(block, known) - untyped
+            if not mixed:
+                raise _explained(block, name, str(error)) from error
+            untyped |= mixed
+            raise StartAgain from error
         known = table.schema
         yield from table.combine_chunks().to_batches()
 
 
-def _parse(block: Block, known: pa.Schema, name: str) -> pa.Table:
-    kept = schemas.json_columns(known)
+def _parse(block: Block, known: pa.Schema, name: str, untyped: Collection[str]) -> pa.Table:
+    """Raise ArrowInvalid and Differs."""
+    kept = {*schemas.json_columns(known), *untyped}
     table = None if kept else _tried(block, known)
     if table is not None and not json_objects.hold(table.schema):
-        return _fitted(block, known, name, table)
+        return _fitted(block, known, table)
     split = _split(block, kept, name)
     if not split.objects:
-        return _fitted(block, known, name, table)
+        return _fitted(block, known, table)
+    schemas.check_fits_json(known, split.objects)
     others = pa.schema([field for field in known if field.name not in split.objects])
     plain = block._replace(data=split.rest)
-    rest = _fitted(plain, others, name, _tried(plain, others))
+    rest = _fitted(plain, others, _tried(plain, others))
     # A column that is not in these rows is known from earlier ones.
     names = dict.fromkeys([*known.names, *split.names])
     columns = [split.objects[each] if each in split.objects else rest.column(each) for each in names]
@@ -86,22 +99,23 @@ def _split(block: Block, kept: Collection[str], name: str) -> json_objects.Split
         raise _explained(block, name, str(error)) from error
 
 
-def _fitted(block: Block, known: pa.Schema, name: str, table: pa.Table | None) -> pa.Table:
+def _mixed(block: Block, known: pa.Schema) -> set[str]:
+    """Return the columns whose values have no common type, in a block of valid rows and before; none if one is not."""
+    try:
+        return json_objects.mixed((text for _, text in block.rows()), known)
+    except json_objects.Wrong:
+        return set()
+
+
+def _fitted(block: Block, known: pa.Schema, table: pa.Table | None) -> pa.Table:
     """Parse a block; return the result, if any, with the known columns and the new ones."""
     if table is None or table.schema != known:
         # What looks like a date stays text.
-        found = schemas.without_times((table if table is not None else _read_new(block, name)).schema)
-        merged = _merged(known, found, block, name)
+        found = schemas.without_times((table if table is not None else _read(block, None)).schema)
+        merged = schemas.merged(known, found)
         if table is None or table.schema != merged:
-            table = _read_new(block, name, merged)
+            table = _read(block, merged)
     return table
-
-
-def _read_new(block: Block, name: str, known: pa.Schema | None = None) -> pa.Table:
-    try:
-        return _read(block, known)
-    except pa.ArrowInvalid as error:
-        raise _explained(block, name, str(error)) from error
 
 
 def _read(block: Block, known: pa.Schema | None) -> pa.Table:
@@ -112,16 +126,6 @@ def _read(block: Block, known: pa.Schema | None) -> pa.Table:
             explicit_schema=known, unexpected_field_behavior="infer", newlines_in_values=block.multiline
         ),
     )
-
-
-def _merged(known: pa.Schema, found: pa.Schema, block: Block, name: str) -> pa.Schema:
-    try:
-        return schemas.merged(known, found)
-    except schemas.Differs as differs:
-        raise source_errors.invalid(
-            f"{name}, lines {block.first_line} to {block.last_line}: column {differs.column!r} contains"
-            f" {differs.second}, but {differs.first} in earlier lines. Give all values of the column the same type."
-        ) from differs
 
 
 def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
@@ -135,17 +139,8 @@ def _explained(block: Block, name: str, message: str) -> errors.PolytokError:
                 return source_errors.invalid(f"{name}, line {number + further}: {problem}")
     row = _ROW.search(message)
     place = f"line {rows[int(row[1])]}" if row and int(row[1]) < len(rows) else f"line {block.first_line} or after"
-    if changed := _CHANGED.search(message):
-        return source_errors.invalid(
-            f"{name}, {place}: column {changed[1]!r} contains {_a(changed[3])}, but {_a(changed[2])} in earlier lines."
-            " Give all values of the column the same type."
-        )
     said = _ROW.sub("", message).removeprefix("JSON parse error: ").strip(" .")
     return source_errors.invalid(f"{name}, {place}: not valid JSON ({said[:200]}). {_ADVICE}")
-
-
-def _a(kind: str) -> str:
-    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def _wrong(text: bytes) -> tuple[int, str] | None:

@@ -7,7 +7,7 @@ import fsspec
 
 from polytok import errors
 from services.catalog.ingest import limits, source_errors
-from services.catalog.ingest.sources import formats
+from services.catalog.ingest.sources import formats, saved_datasets
 from services.runtime.source_allowlist import SourceAllowlist
 
 _SCHEMES = frozenset({"file", "local", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https"})
@@ -93,8 +93,10 @@ def _matching(filesystem: Any, pattern: str, uri: str) -> dict[str, int]:
 
 
 def _below(filesystem: Any, folder: str, uri: str, wanted: formats.Format) -> dict[str, int]:
-    found = filesystem.find(folder, detail=True)
-    files = _regular(filesystem, {name: info for name, info in found.items() if _is_data(name[len(folder) :], wanted)})
+    found = _regular(filesystem, filesystem.find(folder, detail=True))
+    if saved := saved_datasets.find(filesystem, folder, found, source_errors.redact_uri(uri)):
+        return saved
+    files = {name: size for name, size in found.items() if _is_data(name[len(folder) :], wanted)}
     if not files:
         endings = (
             f"the extension of {formats.display_name(wanted)}" if wanted else f"one of the extensions {formats.known()}"
@@ -125,7 +127,7 @@ def _is_data(relative: str, wanted: formats.Format) -> bool:
     if any(part.startswith((".", "_")) for part in relative.strip("/").split("/")):
         return False
     by_name = formats.of_name(relative).format
-    return by_name == wanted if wanted else bool(by_name)
+    return formats.kind(by_name) == formats.kind(wanted) if wanted else bool(by_name)
 
 
 def _uri(filesystem: Any, path: str) -> str:

@@ -1,6 +1,6 @@
 """Parquet files."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -20,8 +20,8 @@ _MEMORY_BYTES = 512 << 20
 """Memory limit for reading a file. Pages are bounded, but small ones may expand to very many values in one row."""
 
 
-def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
-    """Yield record batches, row group by row group; an empty one first, for the columns."""
+def batches(raw: RawFile, columns: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
+    """Yield record batches of these columns, or all, row group by row group; an empty one first, for the columns."""
     bound = memory_limit.MemoryLimit(_MEMORY_BYTES)
     with content_validation.explained(raw.name, "Parquet"):
         checked = parquet_pages.Checked(raw, _PAGE_BYTES)
@@ -31,22 +31,25 @@ def batches(raw: RawFile) -> Iterator[pa.RecordBatch]:
                 file = pq.ParquetFile(pa.PythonFile(checked, mode="r"), buffer_size=_BUFFER_BYTES, pre_buffer=False)
         except memory_limit.MemoryLimitExceeded as error:
             raise _too_large(raw, "footer") from error
-        yield schemas.empty(file.schema_arrow)
+        schema = file.schema_arrow
+        if columns and set(columns).issubset(schema.names):
+            schema = pa.schema([field for field in schema if field.name in columns], metadata=schema.metadata)
+        yield schemas.empty(schema)
         for group in range(file.num_row_groups):
             about = file.metadata.row_group(group)
             checked.watch(about, group)
             try:
-                yield from _of_group(file, about, group, bound, raw.name)
+                yield from _of_group(file, schema.names, about, group, bound, raw.name)
             except memory_limit.MemoryLimitExceeded as error:
                 raise _too_large(raw, f"row group {group}") from error
 
 
 def _of_group(
-    file: Any, about: Any, group: int, bound: memory_limit.MemoryLimit, name: str
+    file: Any, columns: list[str], about: Any, group: int, bound: memory_limit.MemoryLimit, name: str
 ) -> Iterator[pa.RecordBatch]:
     row_bytes = about.total_byte_size // max(about.num_rows, 1) + 1
     rows = max(1, min(_READ_ROWS, _READ_BYTES // max(row_bytes, 1)))
-    coming = file.iter_batches(rows, row_groups=[group], use_threads=False)
+    coming = file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
     while True:
         # Not while the caller has the batch: the limit is for reading.
         with bound.held():

@@ -13,6 +13,8 @@ from services.catalog.ingest.sources import files
 class Documents:
     """The files of one part, read one after another."""
 
+    has_types = True
+
     def __init__(self, part: tasks_pb2.DocumentsPart) -> None:
         first = source_errors.redact_uri(part.documents[0].uri)
         others = len(part.documents) - 1

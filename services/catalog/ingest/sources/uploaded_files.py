@@ -12,6 +12,8 @@ from services.runtime.storage import Storage
 class UploadRows:
     """The rows of one file in the catalog's storage."""
 
+    has_types = True
+
     name = "the uploaded rows"
     """The name in messages."""
 

@@ -1,5 +1,6 @@
 """DatasetService (polytok/catalog/v1/datasets.proto)."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -12,7 +13,7 @@ from services.catalog.server.domain import names, records, sources, states
 from services.catalog.server.jobs import datasets as handler
 from services.catalog.server.repository.datasets import datasets
 from services.catalog.server.repository.tokenizations import tokenizations
-from services.catalog.server.service import removal
+from services.catalog.server.service import removal, source_paths
 from services.catalog.server.service.uploads import UploadHandler
 from services.jobs import failures
 from services.records import etags
@@ -26,8 +27,9 @@ class DatasetServicer(RecordApi[records.Dataset, str, datasets_pb2.Dataset], dat
 
     message_type = datasets_pb2.Dataset
 
-    def __init__(self, shared: Dependencies, upload_bytes: int) -> None:
+    def __init__(self, shared: Dependencies, upload_bytes: int, *, check_paths: bool) -> None:
         super().__init__(shared, datasets, states.DATASET)
+        self._check_paths = check_paths
         self._uploading = UploadHandler(shared, upload_bytes, self._begin, self._message)
 
     def _message(self, record: records.Dataset) -> datasets_pb2.Dataset:
@@ -39,6 +41,8 @@ class DatasetServicer(RecordApi[records.Dataset, str, datasets_pb2.Dataset], dat
         """Register a dataset."""
         sources.check_dataset(request.dataset.source)
         sources.check_metadata("dataset.metadata", request.dataset.metadata)
+        if self._check_paths and not await self._exists(request.dataset_id):
+            await asyncio.to_thread(source_paths.check, sources.paths_of_dataset(request.dataset.source))
 
         async def act(unit: UnitOfWork) -> records.Dataset:
             return await self._create(unit.conn, request)

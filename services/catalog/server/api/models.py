@@ -1,5 +1,6 @@
 """ModelService (polytok/catalog/v1/models.proto)."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from google.protobuf import empty_pb2
@@ -12,7 +13,7 @@ from services.catalog.server.domain import names, records, sources, states
 from services.catalog.server.jobs import models as handler
 from services.catalog.server.repository.models import models
 from services.catalog.server.repository.tokenizations import tokenizations
-from services.catalog.server.service import removal
+from services.catalog.server.service import removal, source_paths
 from services.jobs import failures
 from services.records import etags
 from services.records.api import Context, Dependencies, RecordApi
@@ -29,8 +30,9 @@ class ModelServicer(RecordApi[records.Model, str, models_pb2.Model], models_pb2_
     message_type = models_pb2.Model
     read_id = str
 
-    def __init__(self, shared: Dependencies) -> None:
+    def __init__(self, shared: Dependencies, *, check_paths: bool) -> None:
         super().__init__(shared, models, states.MODEL)
+        self._check_paths = check_paths
 
     def _message(self, record: records.Model) -> models_pb2.Model:
         return messages.model(record)
@@ -42,6 +44,9 @@ class ModelServicer(RecordApi[records.Model, str, models_pb2.Model], models_pb2_
         sources.check_repository("model.tokenizer_repo_id", asked.tokenizer_repo_id)
         sources.check_texts({"model.revision": asked.revision})
         sources.check_metadata("model.metadata", asked.metadata)
+        if self._check_paths and not await self._exists(request.model_id):
+            fields = ("repo_id", "tokenizer_repo_id")
+            await asyncio.to_thread(source_paths.check, [(f"model.{each}", getattr(asked, each)) for each in fields])
 
         async def act(unit: UnitOfWork) -> records.Model:
             return await self._create(unit.conn, request)

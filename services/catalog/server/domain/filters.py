@@ -17,6 +17,8 @@ def apply_defaults(parameters: tokenizations_pb2.TokenizationParameters) -> None
         field = "parameters.filters.max_characters"
         description = f"{filters.max_characters} is less than min_characters, {filters.min_characters}."
         raise errors.InvalidArgument(f"{field}: {description}", violations=[errors.FieldViolation(field, description)])
+    if parameters.null_text == _Parameters.NULL_TEXT_ERROR:
+        parameters.ClearField("null_text")
     if not filters.ByteSize():
         parameters.ClearField("filters")
 
@@ -26,6 +28,8 @@ def as_fields(parameters: tokenizations_pb2.TokenizationParameters) -> dict[str,
     flat: dict[str, object] = {f"filters.{field.name}": value for field, value in parameters.filters.ListFields()}
     if parameters.normalization:
         flat["normalization"] = _Parameters.Normalization.Name(parameters.normalization).removeprefix("NORMALIZATION_")
+    if parameters.null_text:
+        flat["null_text"] = _Parameters.NullText.Name(parameters.null_text).removeprefix("NULL_TEXT_")
     if parameters.HasField("max_documents"):
         flat["max_documents"] = parameters.max_documents
     if parameters.HasField("shuffle_seed"):

@@ -44,6 +44,18 @@ def column(
     )
 
 
+def source_column(source: str, asked: str, known: Sequence[str]) -> errors.NotFound:
+    """Return the error for a column to read that a source does not have."""
+    listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    message = f"{source} has no column {asked!r}; it has: {listed}.{_close(asked, known)} Set columns to some of these."
+    return errors.NotFound(
+        message,
+        reason="COLUMN_NOT_FOUND",
+        metadata={"columns": listed[:500]},
+        violations=[errors.FieldViolation("dataset.source.columns", message)],
+    )
+
+
 def _missing(kind: str, resource: str, identifier: str, known: Sequence[str]) -> errors.NotFound:
     return errors.NotFound(
         f"No {kind} is called {identifier!r}.{_close(identifier, known)} "

@@ -17,6 +17,7 @@ def check_dataset(source: datasets_pb2.DatasetSource) -> None:
     """Refuse a source that no worker could open, whatever lies there."""
     if source.WhichOneof("source") == "upload":
         raise _invalid("dataset.source.upload", "is filled in by UploadDataset; send the rows with that.")
+    check_texts({f"dataset.source.columns[{place}]": column for place, column in enumerate(source.columns)})
     if source.WhichOneof("source") == "files":
         for place, uri in enumerate(source.files.uris):
             _check_absolute(f"dataset.source.files.uris[{place}]", uri)
@@ -25,6 +26,13 @@ def check_dataset(source: datasets_pb2.DatasetSource) -> None:
     hub = source.hub
     check_repository("dataset.source.hub.repo_id", hub.repo_id)
     check_texts({f"dataset.source.hub.{field}": getattr(hub, field) for field in ("config", "split", "revision")})
+
+
+def paths_of_dataset(source: datasets_pb2.DatasetSource) -> list[tuple[str, str]]:
+    """Return the fields of a source that may be paths, and their values."""
+    if source.HasField("hub"):
+        return [("dataset.source.hub.repo_id", source.hub.repo_id)]
+    return [(f"dataset.source.files.uris[{place}]", uri) for place, uri in enumerate(source.files.uris)]
 
 
 def check_format_options(field: str, files: datasets_pb2.FileSource, file_format: _Format) -> None:
@@ -102,11 +110,11 @@ def _invalid(field: str, description: str) -> errors.InvalidArgument:
 
 def as_fields(source: Mapping[str, Any]) -> dict[str, object]:
     """Return a dataset's source as a flat dict, for comparison."""
-    ((kind, fields),) = source.items()
+    ((kind, fields),) = ((kind, fields) for kind, fields in source.items() if kind != "columns")
     if kind == "upload":
         # The same rows may have come in other files.
         fields = {field: fields.get(field) for field in ("sha256", "num_rows")}
-    return {"source": kind, **fields}
+    return {"source": kind, **fields, **({"columns": source["columns"]} if "columns" in source else {})}
 
 
 def differences(existing: Mapping[str, object], asked: Mapping[str, object]) -> list[str]:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from polytok import errors
 from polytok.catalog.v1 import datasets_pb2, tasks_pb2
 from services.catalog.server.domain import names, records
+from services.catalog.server.jobs import stage_results
 from services.catalog.server.repository.datasets import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
@@ -49,18 +50,27 @@ class DatasetJobHandler(RecordJobHandler):
     ) -> Sequence[NewTask]:
         """Plan, then read, then publish."""
         dataset = await datasets.find_by_job(conn, job.id)
-        if dataset is None or results[0].kind == "ingest.publish":
+        if dataset is None:
             return []
+        if results[0].kind == "ingest.publish":
+            (published,) = payloads.from_any(results, tasks_pb2.PublishDatasetResult)
+            if not published.untyped_columns:
+                return []
+            planned = await stage_results.latest_results(conn, job, {"ingest.plan"})
+            (plan,) = payloads.from_any(planned, tasks_pb2.PlanIngestResult)
+            return self._reading(dataset, plan, untyped=published.untyped_columns)
         if results[0].kind == "ingest.plan":
             (plan,) = payloads.from_any(results, tasks_pb2.PlanIngestResult)
             commit = plan.parts[0].hub.source.revision if plan.parts else ""
             await self.change(conn, job, status="PROCESSING", commit=commit)
             return self._reading(dataset, plan)
         parts = payloads.from_any(results, tasks_pb2.ReadPartResult)
-        publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts)
+        publishing = tasks_pb2.PublishDatasetTask(raw_key=dataset.raw_path, parts=parts, shard_bytes=self._shard_bytes)
         return [NewTask(kind="ingest.publish", payload=payloads.to_any(publishing), weight=_CHECKING)]
 
-    def _reading(self, dataset: records.Dataset, plan: tasks_pb2.PlanIngestResult) -> list[NewTask]:
+    def _reading(
+        self, dataset: records.Dataset, plan: tasks_pb2.PlanIngestResult, *, untyped: Sequence[str] = ()
+    ) -> list[NewTask]:
         if not plan.parts:
             raise errors.FailedPrecondition(
                 f"The source of {dataset.resource} holds nothing to read.", reason="SOURCE_EMPTY"
@@ -72,7 +82,12 @@ class DatasetJobHandler(RecordJobHandler):
                 kind="ingest.read",
                 payload=payloads.to_any(
                     tasks_pb2.ReadPartTask(
-                        part=part, raw_key=dataset.raw_path, ordinal=ordinal, shard_bytes=self._shard_bytes
+                        part=part,
+                        raw_key=dataset.raw_path,
+                        ordinal=ordinal,
+                        shard_bytes=self._shard_bytes,
+                        columns=dataset.source.get("columns", ()),
+                        untyped_columns=untyped,
                     )
                 ),
                 ordinal=ordinal,

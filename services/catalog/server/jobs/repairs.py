@@ -26,7 +26,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import repairs_pb2, tasks_pb2
 from services.catalog.server import messages
 from services.catalog.server.domain import records, states
-from services.catalog.server.jobs import mismatches, tokenization_stages, tokenizations
+from services.catalog.server.jobs import mismatches, stage_results, tokenization_stages, tokenizations
 from services.catalog.server.repository import distrusted_engines, holds, repairs, sharing
 from services.catalog.server.repository.datasets import datasets
 from services.catalog.server.repository.tokenizations import tokenizations as repository
@@ -112,7 +112,7 @@ class RepairJobHandler(RecordJobHandler):
             (restored,) = payloads.from_any(results, repairs_pb2.RestoreFilesResult)
             return await self._restored(conn, job, repair, record, restored)
         if kind in mismatches.ENCODING:
-            results = await tokenization_stages.latest_results(conn, job, {kind})
+            results = await stage_results.latest_results(conn, job, {kind})
             wrong = await mismatches.find(conn, record.tokenizer_fingerprint, results)
             if wrong or (not repair.outcome.get("all") and await mismatches.is_suspect(conn, record)):
                 return await self._all(conn, repair, record)
@@ -219,7 +219,7 @@ class RepairJobHandler(RecordJobHandler):
 
     async def _publish(self, conn: AsyncConnection, job: Job, working: records.Tokenization) -> list[NewTask]:
         """Return all files are there that take the place of those before."""
-        results = await tokenization_stages.latest_results(conn, job, _FILES)
+        results = await stage_results.latest_results(conn, job, _FILES)
         task = await tokenizations.publishing(conn, working, payloads.from_any(results, tasks_pb2.TokenizeShardResult))
         task.counted.extend(await tokenization_stages.collect_counts(conn, job))
         return [NewTask(kind=PUBLISH, payload=payloads.to_any(task), weight=1)]
@@ -296,14 +296,14 @@ class RepairJobHandler(RecordJobHandler):
         return outcome
 
     async def _new_files(self, conn: AsyncConnection, job: Job) -> list[records.File]:
-        results = await tokenization_stages.latest_results(conn, job, _FILES)
+        results = await stage_results.latest_results(conn, job, _FILES)
         found = payloads.from_any(results, tasks_pb2.TokenizeShardResult)
         return [
             records.File(file.key, file.num_rows, file.size_bytes, file.sha256) for each in found for file in each.files
         ]
 
     async def _lost(self, conn: AsyncConnection, job: Job) -> list[str]:
-        results = await tokenization_stages.latest_results(conn, job, {RESTORE})
+        results = await stage_results.latest_results(conn, job, {RESTORE})
         return [
             text
             for restored in payloads.from_any(results, repairs_pb2.RestoreFilesResult)

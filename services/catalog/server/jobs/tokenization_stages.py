@@ -10,19 +10,19 @@ What there is to make files of is written down by `tokenize.arrange`; a payload 
 tokenization has one stage, `tokenize.shard` x raw shards. In both cases `tokenize.publish` is the last.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.tokenizer.v1 import stages_pb2, tasks_pb2
-from services.catalog.server import messages, tables
+from services.catalog.server import messages
 from services.catalog.server.domain import records
+from services.catalog.server.jobs import stage_results
 from services.catalog.server.repository.datasets import datasets
 from services.jobs import payloads
 from services.jobs.model import Job, NewTask, TaskResult
-from services.jobs.repository import JobRepository
 from services.records import publication
 
 ENCODE, ARRANGE, DUPLICATES, MEASURE, ASSEMBLE, SHARD, PUBLISH = (
@@ -34,7 +34,6 @@ _HASHES = 1 << 22
 """Hashes of documents that one task compares: some hundred megabytes."""
 
 _Parameters = tokenizations_pb2.TokenizationParameters
-_rows = JobRepository(tables.jobs)
 
 
 def needs_multi_shard_plan(parameters: _Parameters, num_shards: int) -> bool:
@@ -78,7 +77,7 @@ async def next_tasks(
     if results[0].kind == ARRANGE:
         (found,) = payloads.from_any(results, stages_pb2.ArrangeResult)
         publication.check_inside(tokenization.tokenized_path, [found.arrangement_key])
-        (*_, before) = await _rows.results(conn, job.id, stage - 1)
+        (*_, before) = await stage_results.of_stage(conn, job, stage - 1)
         return await _parallel(conn, found, tokenization, tokenizer, after=before.kind)
     task = stages_pb2.ArrangeTask(
         tokenized_key=tokenization.tokenized_path, parameters=messages.parameters(tokenization)
@@ -89,7 +88,7 @@ async def next_tasks(
         publication.check_inside(tokenization.tokenized_path, keys)
         task.dataset_rows = (await datasets.get(conn, str(tokenization.dataset_id))).num_samples
     else:
-        (arranged,) = payloads.from_any(await _rows.results(conn, job.id, stage - 1), stages_pb2.ArrangeResult)
+        (arranged,) = payloads.from_any(await stage_results.of_stage(conn, job, stage - 1), stages_pb2.ArrangeResult)
         task.arrangement_key, task.arrangement_sha256 = arranged.arrangement_key, arranged.arrangement_sha256
         task.MergeFrom(_GIVEN[results[0].kind](results))
     # The arrangement itself is among what the stage before it foresaw.
@@ -144,10 +143,10 @@ async def _parallel(
 
 async def collect_counts(conn: AsyncConnection, job: Job) -> list[tokenizations_pb2.TokenizationStatistics]:
     """Return what the stages before the files were made counted, the last time that they were made."""
-    encoded = await latest_results(conn, job, {ENCODE})
+    encoded = await stage_results.latest_results(conn, job, {ENCODE})
     found = [each.statistics for each in payloads.from_any(encoded, stages_pb2.EncodeShardResult)]
     arranged: list[TaskResult] = []
-    for results in await _all(conn, job):
+    for results in await stage_results.every(conn, job):
         if results[0].kind == ENCODE:
             arranged = []
         elif results[0].kind == ARRANGE:
@@ -156,20 +155,3 @@ async def collect_counts(conn: AsyncConnection, job: Job) -> list[tokenizations_
         tokenizations_pb2.TokenizationStatistics(num_duplicates=each.num_duplicates)
         for each in payloads.from_any(arranged, stages_pb2.ArrangeResult)
     ]
-
-
-async def latest_results(conn: AsyncConnection, job: Job, kinds: Collection[str]) -> list[TaskResult]:
-    """Return the results of a job's tasks of these kinds, by their places; of a task that was done again, the last."""
-    found: dict[int, TaskResult] = {}
-    for results in await _all(conn, job):
-        if results[0].kind in kinds:
-            found.update({result.ordinal: result for result in results})
-    return [found[ordinal] for ordinal in sorted(found)]
-
-
-async def _all(conn: AsyncConnection, job: Job) -> list[Sequence[TaskResult]]:
-    """Return the results of every stage that there was."""
-    found: list[Sequence[TaskResult]] = []
-    while results := await _rows.results(conn, job.id, len(found)):
-        found.append(results)
-    return found

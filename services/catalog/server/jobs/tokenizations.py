@@ -13,7 +13,7 @@ from polytok.catalog.v1 import tasks_pb2 as catalog_tasks_pb2
 from polytok.tokenizer.v1 import tasks_pb2
 from services.catalog.server import messages
 from services.catalog.server.domain import names, records
-from services.catalog.server.jobs import mismatches, tokenization_stages
+from services.catalog.server.jobs import mismatches, stage_results, tokenization_stages
 from services.catalog.server.repository.datasets import datasets
 from services.catalog.server.repository.tokenizations import tokenizations
 from services.jobs import payloads
@@ -147,7 +147,7 @@ class TokenizationJobHandler(RecordJobHandler):
         if tokenization is None or results[0].kind == tokenization_stages.PUBLISH:
             return []
         if results[0].kind in mismatches.ENCODING:
-            results = await tokenization_stages.latest_results(conn, job, {results[0].kind})
+            results = await stage_results.latest_results(conn, job, {results[0].kind})
             if wrong := await mismatches.find(conn, tokenization.tokenizer_fingerprint, results):
                 shards = await datasets.shards(conn, tokenization.dataset_id)
                 tasks = first_tasks(tokenization, shards, wrong.engines, reference_only=True)
