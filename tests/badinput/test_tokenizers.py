@@ -29,6 +29,7 @@ def _another(folder: pathlib.Path) -> str:
 
 def _gone(folder: pathlib.Path) -> str:
     shutil.rmtree(folder)
+    folder.mkdir()
     return str(folder)
 
 

@@ -65,11 +65,12 @@ def test_lines_on_a_pipe(polytok_: Run, documents: pathlib.Path) -> None:
 
 def test_a_failed_dataset(polytok_: Run, tmp_path: pathlib.Path) -> None:
     name = samples.unique("docs")
-    failed = polytok_("dataset", "add", name, tmp_path / "absent.jsonl", "--json")
+    (tmp_path / "docs.jsonl").touch()
+    failed = polytok_("dataset", "add", name, tmp_path / "docs.jsonl", "--json")
     assert failed.code == 1
     assert json.loads(failed.out)["state"] == "ERROR"
-    assert json.loads(failed.err)["error"]["reason"] == "SOURCE_NOT_FOUND"
-    samples.write_jsonl(tmp_path / "absent.jsonl")
+    assert json.loads(failed.err)["error"]["reason"] == "SOURCE_EMPTY"
+    samples.write_jsonl(tmp_path / "docs.jsonl")
     assert polytok_("dataset", "retry", name, "--json").json()["state"] == "READY"
     again = polytok_("dataset", "retry", name)
     assert again.code == 5

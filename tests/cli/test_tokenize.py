@@ -109,7 +109,8 @@ def test_records_made_before_an_error_are_reported(
 ) -> None:
     dataset, model = ready
     broken = samples.unique("broken")
-    assert polytok_("model", "add", broken, tmp_path / "absent").code == 1
+    (tmp_path / "empty").mkdir()
+    assert polytok_("model", "add", broken, tmp_path / "empty").code == 1
     command = ("tokenize", dataset, "--variant", "some", "-m", model, "-m", f"models/{model}", "-m", broken)
     failed = polytok_(*command, "--json")
     assert failed.code == 5

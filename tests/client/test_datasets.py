@@ -41,12 +41,13 @@ def test_the_same_request_twice(client: polytok.Client, documents: pathlib.Path)
 
 
 def test_a_failure_is_an_exception_with_the_reason(client: polytok.Client, tmp_path: pathlib.Path) -> None:
-    absent = tmp_path / "absent.jsonl"
-    record = client.datasets.create(samples.unique("docs"), files=absent)
-    with pytest.raises(errors.NotFound, match=str(absent)) as caught:
+    path = tmp_path / "docs.jsonl"
+    path.touch()
+    record = client.datasets.create(samples.unique("docs"), files=path)
+    with pytest.raises(errors.InvalidArgument, match=str(path)) as caught:
         client.datasets.wait(record, timeout=120)
-    assert caught.value.reason == "SOURCE_NOT_FOUND"
-    samples.write_jsonl(absent)
+    assert caught.value.reason == "SOURCE_EMPTY"
+    samples.write_jsonl(path)
     client.datasets.retry(record)
     assert client.datasets.wait(record, timeout=120).num_samples == len(samples.TEXTS)
     with pytest.raises(errors.FailedPrecondition):

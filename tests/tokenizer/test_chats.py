@@ -193,7 +193,7 @@ def test_the_date_is_that_of_the_tokenization(folders: dict[str, pathlib.Path]) 
 @pytest.mark.parametrize(
     ("turns", "named"),
     [
-        (None, {"no", "turns"}),
+        (None, {"no", "value", "null_text"}),
         ([], {"no", "turns"}),
         ([{"role": "user", "content": "a"}, None], {"turn", "2", "empty"}),
         ([{"role": None, "content": "a"}], {"turn", "1", "no", "role"}),
