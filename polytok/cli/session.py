@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -39,8 +40,19 @@ class Session:
         from polytok.cli.render import json_documents, tables  # noqa: PLC0415
 
         listed = list(records)
-        shown = getattr(tables, kind)(self.out, listed) if listed else f"There are no {kind}."
-        self.out.result({kind: [json_documents.record(each) for each in listed]}, shown)
+        document = {kind: [json_documents.record(each) for each in listed]}
+        if not listed:
+            self.out.result(document, f"There are no {kind}.")
+            return
+        shown, hidden = self.out.shortened(getattr(tables, kind)(self.out, listed))
+        self.out.result(document, shown)
+        if hidden:
+            self.out.remark(f"Not shown at this width: {', '.join(hidden)}. A wider terminal and --json show them.")
+
+    def confirm_deletion(self, what: str, *, yes: bool) -> None:
+        """Ask before something is deleted, if there is a terminal to answer on. Raise Abort if the answer is no."""
+        if not yes and not self.out.as_json and self.out.is_terminal and sys.stdin.isatty():
+            typer.confirm(f"Delete {what} and all files of it?", abort=True)
 
     def show_deleted(self, name: str) -> None:
         """Print that something is gone."""

@@ -99,12 +99,25 @@ class Client:
         self.models = models.Models(self._transport)
         self.tokenizations = tokenizations.Tokenizations(self._transport)
 
-    def load(self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = "") -> "Dataset":
+    def load(
+        self,
+        dataset: resource_names.Reference,
+        model: resource_names.Reference,
+        variant: str = "",
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,  # noqa: A002  the name in `datasets`
+    ) -> "Dataset":
         """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
 
-        Raises NotFound if there is no such tokenization, FailedPrecondition if it is not READY.
+        `columns` selects columns. `format` is the type of values, as in `datasets.Dataset.with_format`: `torch`,
+        `numpy`, `arrow`, …; by default Python objects.
+
+        Raises NotFound if there is no such tokenization, FailedPrecondition if it is not READY, InvalidArgument for an
+        unknown column or format.
         """
-        return files.load_tokenization(self.tokenizations.resolve(dataset, model, variant=variant))
+        view = files.View(columns, format)
+        return files.load_tokenization(self.tokenizations.resolve(dataset, model, variant=variant), view)
 
     def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
@@ -128,12 +141,19 @@ class Client:
         """Extractions of activations, at POLYTOK_EXTRACTOR_ADDRESS or in the stack on POLYTOK_HOME."""
         return extractions.Extractions(self._peers("extractor"))
 
-    def activations(self, extraction: resource_names.Reference) -> "Dataset":
+    def activations(
+        self,
+        extraction: resource_names.Reference,
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,  # noqa: A002  the name in `datasets`
+    ) -> "Dataset":
         """Return the activations of an extraction: a memory-mapped `datasets.Dataset` with a column for each hook.
 
-        Raises NotFound if there is no such extraction, FailedPrecondition if it is not READY.
+        `columns` and `format` are those of `load`. Raises NotFound if there is no such extraction, FailedPrecondition
+        if it is not READY, InvalidArgument for an unknown column or format.
         """
-        return files.load_extraction(self.extractions.get(extraction))
+        return files.load_extraction(self.extractions.get(extraction), files.View(columns, format))
 
     @property
     def trainings(self) -> trainings.Trainings:
@@ -186,14 +206,20 @@ class AsyncClient:
         self.tokenizations = tokenizations.AsyncTokenizations(self._transport)
 
     async def load(
-        self, dataset: resource_names.Reference, model: resource_names.Reference, variant: str = ""
+        self,
+        dataset: resource_names.Reference,
+        model: resource_names.Reference,
+        variant: str = "",
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,  # noqa: A002  the name in `datasets`
     ) -> "Dataset":
         """Return the token ids of a dataset for a model: a memory-mapped `datasets.Dataset`.
 
-        Raises as `Client.load` does.
+        Arguments and errors are those of `Client.load`.
         """
         tokenization = await self.tokenizations.resolve(dataset, model, variant=variant)
-        return await asyncio.to_thread(files.load_tokenization, tokenization)
+        return await asyncio.to_thread(files.load_tokenization, tokenization, files.View(columns, format))
 
     async def encode(
         self, text: str, model: resource_names.Reference, *, add_special_tokens: bool = True
@@ -217,12 +243,19 @@ class AsyncClient:
         """See `Client.extractions`."""
         return extractions.AsyncExtractions(self._peers("extractor"))
 
-    async def activations(self, extraction: resource_names.Reference) -> "Dataset":
+    async def activations(
+        self,
+        extraction: resource_names.Reference,
+        *,
+        columns: Sequence[str] | None = None,
+        format: str | None = None,  # noqa: A002  the name in `datasets`
+    ) -> "Dataset":
         """Return the activations of an extraction: a memory-mapped `datasets.Dataset`.
 
-        Raises as `Client.activations` does.
+        Arguments and errors are those of `Client.activations`.
         """
-        return await asyncio.to_thread(files.load_extraction, await self.extractions.get(extraction))
+        found = await self.extractions.get(extraction)
+        return await asyncio.to_thread(files.load_extraction, found, files.View(columns, format))
 
     @property
     def trainings(self) -> trainings.AsyncTrainings:

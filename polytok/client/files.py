@@ -1,8 +1,11 @@
 """Opening the files of finished records: rows of tokenizations and extractions, folders of autoencoders."""
 
 import contextlib
+import dataclasses
+import difflib
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from polytok import errors, object_store_errors
@@ -14,29 +17,67 @@ if TYPE_CHECKING:
     import datasets
 
 
-def load_tokenization(tokenization: tokenizations_pb2.Tokenization) -> "datasets.Dataset":
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How rows are seen."""
+
+    columns: Sequence[str] | None = None
+    """The columns; None means all."""
+    format: str | None = None
+    """The type of values, as in `datasets.Dataset.with_format`: torch, numpy, arrow, …; None means Python objects."""
+
+
+WHOLE = View()
+"""All columns, as Python objects."""
+
+
+def load_tokenization(tokenization: tokenizations_pb2.Tokenization, view: View = WHOLE) -> "datasets.Dataset":
     """Return the rows of a tokenization, memory-mapped.
 
     Files in an object store are copied once to the user's cache folder, and each is compared with its checksum.
-    Raises NotFound if this machine does not see the files.
+    Raises NotFound if this machine does not see the files, InvalidArgument for an unknown column or format.
     """
     path = tokenization.tokenized_path
     if is_remote(path):
-        return _load(tokenization.name, str(local_copy(downloads.tokenization(tokenization), "tokenizations")))
-    return _load(tokenization.name, path)
+        path = str(local_copy(downloads.tokenization(tokenization), "tokenizations"))
+    return _viewed(tokenization.name, _load(tokenization.name, path), view)
 
 
-def load_extraction(extraction: extractions_pb2.Extraction) -> "datasets.Dataset":
+def load_extraction(extraction: extractions_pb2.Extraction, view: View = WHOLE) -> "datasets.Dataset":
     """Return the rows of an extraction, memory-mapped if its files are local.
 
-    Raises FailedPrecondition if it is not READY, NotFound if this machine does not see its files.
+    Raises FailedPrecondition if it is not READY, NotFound if this machine does not see its files, InvalidArgument for
+    an unknown column or format.
     """
-    return _load(extraction.name, extraction_path(extraction))
+    return _viewed(extraction.name, _load(extraction.name, extraction_path(extraction)), view)
 
 
 def extraction_path(extraction: extractions_pb2.Extraction) -> str:
     """Return the folder of a READY extraction. Raises FailedPrecondition for any other."""
     return watch_stream.ready(extraction).path
+
+
+def _viewed(name: str, rows: "datasets.Dataset", view: View) -> "datasets.Dataset":
+    if view.columns is not None:
+        columns = [view.columns] if isinstance(view.columns, str) else list(view.columns)
+        for column in columns:
+            if column not in rows.column_names:
+                close = difflib.get_close_matches(str(column), rows.column_names, n=1)
+                meant = f" Did you mean {close[0]!r}?" if close else ""
+                raise errors.InvalidArgument(
+                    f"{name} has no column {column!r}; it has: {', '.join(rows.column_names)}.{meant}",
+                    reason="COLUMN_NOT_FOUND",
+                    violations=[errors.FieldViolation("columns", f"{column!r} does not exist.{meant}")],
+                )
+        rows = rows.select_columns(columns)
+    if view.format is None:
+        return rows
+    try:
+        return rows.with_format(view.format)
+    except ValueError as error:
+        raise errors.InvalidArgument(
+            f"format {view.format!r} cannot be used: {error}", violations=[errors.FieldViolation("format", str(error))]
+        ) from error
 
 
 def _load(name: str, path: str) -> "datasets.Dataset":

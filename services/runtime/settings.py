@@ -5,6 +5,7 @@ names the variable, so that `process.run` can stop the service with one line.
 """
 
 import os
+import pathlib
 import secrets
 import socket
 from typing import Any, Literal
@@ -160,6 +161,16 @@ class StorageSettings(Settings):
     """Folder for a worker's copies of remote files; empty means the user's cache folder."""
     cache_bytes: int = Field(default=20 * 1024**3, ge=0)
     """Approximate size limit of the cache; 0 keeps no copies."""
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if "://" not in value and not pathlib.PurePath(value).is_absolute():
+            raise ValueError(
+                f"{value!r} is a relative path, which means another folder in every process; use an absolute path such "
+                f"as {str(pathlib.Path(value).absolute())!r}, or a URI"
+            )
+        return value
 
 
 class TelemetrySettings(Settings):

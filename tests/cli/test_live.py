@@ -4,6 +4,7 @@ import asyncio
 import os
 import pathlib
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 PROGRAM = pathlib.Path(sys.executable).with_name("polytok")
 
 
-def _on_a_terminal(stack: "Stack", *arguments: str | pathlib.Path) -> tuple[int, str]:
+def _on_a_terminal(
+    stack: "Stack", *arguments: str | pathlib.Path, typed: bytes = b"", columns: int = 120
+) -> tuple[int, str]:
     controller, terminal = pty.openpty()
-    environment = {**stack.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "40"}
+    environment = {**stack.env, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "40"}
     process = subprocess.Popen([PROGRAM, *arguments], env=environment, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
+    os.write(controller, typed)
     output = b""
     while True:
         try:
@@ -58,6 +62,38 @@ def test_bars_beside_json(stack: "Stack", documents: pathlib.Path) -> None:
     assert code == 0
     assert "100 %" in output
     assert '"state": "READY"' in output
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_names_are_whole_at_any_width(stack: "Stack", ready: tuple[str, str], columns: int) -> None:
+    dataset, model = ready
+    for kind, name in (("dataset", dataset), ("model", model)):
+        code, output = _on_a_terminal(stack, kind, "list", columns=columns)
+        plain = re.sub("\x1b\\[[0-9;]*m", "", output)
+        assert code == 0
+        assert re.search(rf"│ {name} +│ READY +│", plain)
+        assert max(map(len, plain.splitlines())) <= max(columns, 100)
+        hidden = re.findall("Not shown at this width: (.*)\\. A wider", plain.replace("\r\n", " "))
+        assert bool(hidden) == (columns < 140)
+
+
+def test_delete_asks_on_a_terminal(stack: "Stack", ready: tuple[str, str], documents: pathlib.Path) -> None:
+    name, (_, model) = samples.unique("docs"), ready
+    with polytok.Client(stack.catalog_address) as client:
+        client.datasets.create(name, files=documents)
+        client.datasets.wait(name, timeout=120)
+        client.tokenizations.create(name, model, variant="one")
+        client.tokenizations.wait(name, model, variant="one", timeout=120)
+        code, output = _on_a_terminal(stack, "dataset", "delete", name, "--force", typed=b"n\n")
+        assert code != 0
+        assert f"datasets/{name}" in output
+        assert f"{model}~one" in output
+        assert watch_stream.state(client.datasets.get(name)) == "READY"
+        assert _on_a_terminal(stack, "tokenization", "delete", name, model, "--variant", "one", typed=b"y\n")[0] == 0
+        assert list(client.tokenizations.list(name)) == []
+        assert _on_a_terminal(stack, "dataset", "delete", name, "--yes")[0] == 0
+        with pytest.raises(errors.NotFound):
+            client.datasets.get(name)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from polytok import errors
 from polytok.catalog.v1 import tokenizations_pb2
 from polytok.client import files
-from tests.support import s3
+from tests.support import messages, s3
 
 ROWS = {"input_ids": [[1, 2, 3], [4], [], [5, 6]]}
 NAME = "datasets/docs/tokenizations/gpt2"
@@ -63,6 +63,20 @@ def test_it_is_copied_once(stored: Bucket, tmp_path: pathlib.Path) -> None:
         stored.client.delete_object(Bucket=stored.name, Key=f"tok/{file}")
     assert files.load_tokenization(stored.record)["input_ids"][:] == ROWS["input_ids"]
     assert _copies(tmp_path) == [stored.digest]
+
+
+def test_columns_and_format(stored: Bucket) -> None:
+    rows = files.load_tokenization(stored.record, files.View(["input_ids"], "numpy"))
+    assert rows.column_names == ["input_ids"]
+    assert [row.tolist() for row in rows["input_ids"][:]] == ROWS["input_ids"]
+    with pytest.raises(errors.InvalidArgument) as caught:
+        files.load_tokenization(stored.record, files.View(["input_idx"]))
+    assert (caught.value.reason, caught.value.violations[0].field) == ("COLUMN_NOT_FOUND", "columns")
+    messages.check_names(caught.value.message, NAME, "'input_idx'", "'input_ids'")
+    with pytest.raises(errors.InvalidArgument) as caught:
+        files.load_tokenization(stored.record, files.View(format="nympy"))
+    assert caught.value.violations[0].field == "format"
+    messages.check_names(caught.value.message, "'nympy'", "numpy")
 
 
 def test_a_damaged_file_is_named_and_nothing_is_kept(stored: Bucket, tmp_path: pathlib.Path) -> None:

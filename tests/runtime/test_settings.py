@@ -1,8 +1,11 @@
 """Settings come from the environment, and a bad one names its variable."""
 
+import pathlib
+
 import pytest
 
 from services.runtime import settings
+from tests.support import messages
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +80,18 @@ def test_the_password_is_not_in_the_repr() -> None:
 
 def test_worker_names_differ() -> None:
     assert settings.WorkerSettings().name != settings.WorkerSettings().name
+
+
+@pytest.mark.parametrize("root", ["data", "./data", "../data", "~/data"])
+def test_a_relative_storage_root(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, root: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POLYTOK_STORAGE_ROOT", root)
+    with pytest.raises(settings.ConfigurationError) as caught:
+        settings.StorageSettings()
+    messages.check_names(caught.value.message, "POLYTOK_STORAGE_ROOT", repr(root), tmp_path)
+
+
+@pytest.mark.parametrize("root", ["/data", "s3://bucket/data", "memory://data"])
+def test_an_absolute_storage_root(monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    monkeypatch.setenv("POLYTOK_STORAGE_ROOT", root)
+    assert settings.StorageSettings().root == root

@@ -165,11 +165,16 @@ def retry(
 def delete(
     dataset: shared.DatasetArgument,
     force: Annotated[bool, typer.Option("--force", help="Delete its tokenizations too.")] = False,
+    yes: shared.Yes = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
     """Delete a dataset and its files. Its source files stay."""
     with session.start(catalog, as_json) as run:
+        name = run.client.datasets.get(dataset).name
+        made = [each.name.rpartition("/")[2] for each in run.client.tokenizations.list(dataset)] if force else []
+        others = f" with its tokenizations {', '.join(made)}" if made else ""
+        run.confirm_deletion(f"{name}{others}", yes=yes)
         run.client.datasets.delete(dataset, force=force)
         run.show_deleted(dataset)
 

@@ -62,10 +62,13 @@ def retry(
 
 
 @app.command()
-def delete(extraction: Extraction, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+def delete(
+    extraction: Extraction, yes: shared.Yes = False, catalog: shared.Catalog = None, as_json: shared.Json = False
+) -> None:
     """Delete an extraction and its files. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.extractions.get(extraction).name
+        run.confirm_deletion(name, yes=yes)
         run.client.extractions.delete(name)
         run.show_deleted(name)
 

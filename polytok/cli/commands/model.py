@@ -77,10 +77,13 @@ def retry(
 def delete(
     model: shared.ModelArgument,
     force: Annotated[bool, typer.Option("--force", help="Delete its tokenizations too.")] = False,
+    yes: shared.Yes = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
     """Delete a model. Its source files stay."""
     with session.start(catalog, as_json) as run:
+        name = run.client.models.get(model).name
+        run.confirm_deletion(f"{name} with its tokenizations" if force else name, yes=yes)
         run.client.models.delete(model, force=force)
         run.show_deleted(model)

@@ -86,12 +86,14 @@ def delete(
     dataset: shared.TokenizationDataset,
     model: shared.TokenizationModel = None,
     variant: shared.Variant = "",
+    yes: shared.Yes = False,
     catalog: shared.Catalog = None,
     as_json: shared.Json = False,
 ) -> None:
     """Delete a tokenization and its files. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.tokenizations.get(dataset, model, variant=variant).name
+        run.confirm_deletion(name, yes=yes)
         run.client.tokenizations.delete(name)
         run.show_deleted(name)
 

@@ -122,6 +122,7 @@ def command(
         if watch:
             records = run.follow([_watch(record.name) for record in records])
             _print_unused_tools(run, records)
+            _print_truncated(run, records)
         run.show_list("tokenizations", records)
         if watch:
             run.end(records)
@@ -183,6 +184,17 @@ def _print_unused_tools(run: session.Session, records: "Sequence[Any]") -> None:
             run.out.remark(
                 f"The chat template of {record.model} ignores tools: those of {unused:,} conversations are not in the "
                 "ids. Use another template (`--chat-template`), or pass no tools (`--no-tools`)."
+            )
+
+
+def _print_truncated(run: session.Session, records: "Sequence[Any]") -> None:
+    """Print how many documents lost tokens at max_length; windows with overflow lose none."""
+    for record in records:
+        cut = record.statistics.num_truncated
+        if cut and not record.parameters.overflow and not record.parameters.HasField("packing"):
+            run.out.remark(
+                f"{record.model}: {cut:,} of {record.statistics.num_documents:,} documents were cut at "
+                f"{record.parameters.max_length:,} tokens. `--overflow` splits them, `--pack` keeps every token."
             )
 
 

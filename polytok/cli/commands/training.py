@@ -85,10 +85,16 @@ def retry(
 
 
 @app.command()
-def delete(training: shared.TrainingArgument, catalog: shared.Catalog = None, as_json: shared.Json = False) -> None:
+def delete(
+    training: shared.TrainingArgument,
+    yes: shared.Yes = False,
+    catalog: shared.Catalog = None,
+    as_json: shared.Json = False,
+) -> None:
     """Delete a training with its autoencoders, metrics and checkpoints. A running one is cancelled first."""
     with session.start(catalog, as_json) as run:
         name = run.client.trainings.get(training).name
+        run.confirm_deletion(name, yes=yes)
         run.client.trainings.delete(name)
         run.show_deleted(name)
 

@@ -63,6 +63,9 @@ Catalog = Annotated[
         rich_help_panel="General",
     ),
 ]
+Yes = Annotated[
+    bool, typer.Option("--yes", "-y", help="Delete without asking; on a terminal, the command asks otherwise.")
+]
 Json = Annotated[
     bool,
     typer.Option(

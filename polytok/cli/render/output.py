@@ -61,6 +61,17 @@ class Output:
         wide = Console(width=_PIPE_WIDTH, height=1)  # without a height, a dumb terminal has 80 columns
         return wide.measure(table).maximum <= self._stdout.width
 
+    def shortened(self, table: Table) -> tuple[Table, list[str]]:
+        """Return the table without the last columns that do not fit the terminal, and their headings.
+
+        Columns up to `state` stay: names are never split, because they are copied from here.
+        """
+        hidden: list[str] = []
+        needed = [column.header for column in table.columns].index("state") + 1
+        while self.is_terminal and len(table.columns) > needed and not self.has_room_for(table):
+            hidden.insert(0, str(table.columns.pop().header))
+        return self.fitted(table), hidden
+
     def fitted(self, table: Table) -> Table:
         """Return the table, or one line per cell if the terminal is too narrow, so that no digits are cut off."""
         if not self.is_terminal or self.has_room_for(table):

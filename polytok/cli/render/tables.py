@@ -71,7 +71,17 @@ def models(out: Output, records: Sequence[models_pb2.Model]) -> Table:
 
 def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]) -> Table:
     """Return the list of tokenizations."""
-    headings = ("dataset", "model", "state", "sequences#", "tokens#", "average length#", "vocabulary#", "files#")
+    headings = (
+        "dataset",
+        "model",
+        "state",
+        "sequences#",
+        "tokens#",
+        "average length#",
+        "cut#",
+        "vocabulary#",
+        "files#",
+    )
     table = out.table(*headings)
     for each in records:
         table.add_row(
@@ -81,6 +91,7 @@ def tokenizations(out: Output, records: Sequence[tokenizations_pb2.Tokenization]
             count(each.statistics.num_sequences),
             count(each.statistics.num_tokens),
             f"{each.statistics.avg_seq_length:,.1f}" if each.statistics.num_sequences else "",
+            count(each.statistics.num_truncated),
             count(each.vocab_size),
             count(each.statistics.num_files),
         )
