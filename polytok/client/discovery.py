@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from polytok import errors
+from polytok import environment, errors
 
 HOME_VARIABLE = "POLYTOK_HOME"
 ADDRESS_VARIABLE = "POLYTOK_CATALOG_ADDRESS"
@@ -73,6 +73,7 @@ def _is_alive(pid: object) -> bool:
 
 def catalog_address(address: str | None = None) -> str:
     """Return the catalog's host:port: `address`, POLYTOK_CATALOG_ADDRESS, or that of the running embedded stack."""
+    environment.check()
     chosen = address or os.environ.get(ADDRESS_VARIABLE)
     if chosen:
         return chosen

@@ -5,7 +5,7 @@ import contextlib
 import pathlib
 import sys
 
-from polytok import errors
+from polytok import environment, errors
 from services.embedded import folders, home, lock, supervisor
 
 ALREADY_RUNNING = 3
@@ -41,6 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     root = (arguments.home or home.default()).absolute()
     try:
+        environment.check()
         supervisor.run(root, workers=arguments.workers or supervisor.default_workers(), report=_report)
     except KeyboardInterrupt:  # before the supervisor handles signals
         sys.exit(130)

@@ -84,9 +84,12 @@ class Worker:
         """Return whether a task would be accepted now."""
         return self._client.is_connected and (self._lazy or self._child.warm) and self._consumer.confirmed
 
-    async def can_work(self) -> bool:
-        """Return whether a task would run now, announced by the queue or, once it has waited long, by its owner."""
-        return self._lazy or self._child.warm
+    async def missing(self) -> str:
+        """Return what keeps a task from running now, or an empty string.
+
+        The queue announces tasks, but one that has waited long is found with its owner.
+        """
+        return "" if self._lazy or self._child.warm else "task process: it is not running yet."
 
     def queue_trouble(self) -> str:
         """Return the problem with the work queue, or an empty string."""

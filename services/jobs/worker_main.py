@@ -64,7 +64,7 @@ async def run_worker(stopping: StopSignal, pool: WorkerPool, address: str, peers
             lazy=pool.lazy,
             pausable=pool.pausable,
         )
-        metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
+        metrics = endpoint.Endpoint(telemetry, worker.missing, worker.queue_trouble)
         opened.push_async_callback(metrics.close)
         await metrics.start()
         process.write_ready_file(metrics=metrics.port)

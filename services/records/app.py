@@ -123,12 +123,12 @@ class RecordApp:
         finally:
             await messaging.close(client)
 
-    async def ready(self) -> bool:
-        """Return whether calls can be answered.
+    async def missing(self) -> str:
+        """Return what keeps calls from being answered, or an empty string.
 
         The queue does not matter for that, nor for leases; `queue` has its state.
         """
-        return await self.database.check()
+        return "" if await self.database.check() else "database: Postgres cannot be reached."
 
     async def stop(self) -> None:
         """Let the calls that run end, and close what was opened."""
@@ -167,7 +167,7 @@ async def serve(
     server = settings.ServerSettings()
     async with contextlib.AsyncExitStack() as opened:
         app = make(server, opened)
-        probes = endpoint.Endpoint(telemetry, app.ready, lambda: app.queue.trouble)
+        probes = endpoint.Endpoint(telemetry, app.missing, lambda: app.queue.trouble)
         # The probes are answered for as long as calls are.
         opened.push_async_callback(probes.close)
         opened.push_async_callback(app.stop)

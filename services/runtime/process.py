@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from polytok import disk_space, errors
+from polytok import disk_space, environment, errors
 from services.runtime.telemetry import logging
 
 MIGRATE = "migrate"
@@ -49,6 +49,7 @@ def run(main: Callable[[StopSignal], Awaitable[None]]) -> None:
     other error with its traceback in the log and status 1.
     """
     try:
+        environment.check()
         asyncio.run(_until_done(main))
     except errors.PolytokError as error:
         sys.stderr.write(f"{error.message}\n")

@@ -1,4 +1,4 @@
-"""Any interleaving of what workers, users, the queue and the reconciler do keeps DESIGN §8 (see machine.py)."""
+"""Any interleaving of what workers, users, the queue and the reconciler do keeps the invariants of state_machine.py."""
 
 import asyncio
 import uuid

@@ -154,11 +154,11 @@ async def get(port: int, path: str, method: str = "GET") -> tuple[int, str, str]
 class Readiness:
     """What /readyz says."""
 
-    ready = True
+    missing = ""
     trouble = ""
 
-    async def __call__(self) -> bool:
-        return self.ready
+    async def __call__(self) -> str:
+        return self.missing
 
 
 @pytest.fixture
@@ -179,10 +179,10 @@ async def test_the_endpoint(machines: tuple[endpoint.Endpoint, Readiness]) -> No
     assert 'polytok_process_info{python="3.' in text
     assert (await get(served.port, "/livez"))[0] == 200
     assert (await get(served.port, "/readyz?verbose"))[::2] == (200, "ready\n")
-    readiness.ready = False
-    assert (await get(served.port, "/readyz"))[::2] == (503, "not ready\n")
+    readiness.missing = "database: It is away."
+    assert (await get(served.port, "/readyz"))[::2] == (503, "not ready: database: It is away.\n")
     assert (await get(served.port, "/readyz?exclude=queue"))[0] == 503
-    readiness.ready, readiness.trouble = True, "It is full."
+    readiness.missing, readiness.trouble = "", "It is full."
     assert (await get(served.port, "/readyz"))[::2] == (503, "not ready: queue: It is full.\n")
     assert (await get(served.port, "/readyz?exclude=queue"))[::2] == (200, "ready\n")
     assert (await get(served.port, "/livez"))[0] == 200

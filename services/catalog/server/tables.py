@@ -1,4 +1,4 @@
-"""The catalog's tables (DESIGN §3): the truth about datasets, models, tokenizations and their jobs.
+"""The catalog's tables: the truth about datasets, models, tokenizations and their jobs.
 
 Alembic (`services.catalog.server.migrations`) makes exactly these. All times come from the database's clock.
 """

@@ -15,20 +15,21 @@ _REQUEST_SECONDS = 5
 _MAX_REQUEST_BYTES = 16 * 1024
 _TEXT = "text/plain; charset=utf-8"
 
-Ready = Callable[[], Awaitable[bool]]
+Missing = Callable[[], Awaitable[str]]
 Trouble = Callable[[], str]
 
 
 class Endpoint:
     """The endpoint of a process, on metrics_host:metrics_port.
 
+    `missing` returns what keeps the process from its work, such as `database: it cannot be reached`, or an empty string.
     `queue` returns the problem with the work queue, or an empty string. `/readyz?exclude=queue` leaves the queue
     out, for probes of a server that still answers calls and leases tasks without it.
     """
 
-    def __init__(self, settings: TelemetrySettings, ready: Ready, queue: Trouble = lambda: "") -> None:
+    def __init__(self, settings: TelemetrySettings, missing: Missing, queue: Trouble = lambda: "") -> None:
         self._settings = settings
-        self._ready = ready
+        self._missing = missing
         self._queue = queue
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -87,9 +88,9 @@ class Endpoint:
         trouble = "" if "exclude=queue" in query.split("&") else self._queue()
         if trouble:
             return _response("503 Service Unavailable", f"not ready: queue: {trouble}\n".encode())
-        if await self._ready():
-            return _response("200 OK", b"ready\n")
-        return _response("503 Service Unavailable", b"not ready\n")
+        if missing := await self._missing():
+            return _response("503 Service Unavailable", f"not ready: {missing}\n".encode())
+        return _response("200 OK", b"ready\n")
 
 
 def _response(status: str, body: bytes, content_type: str = _TEXT) -> bytes:

@@ -81,7 +81,7 @@ async def main(stopping: StopSignal) -> None:
             {_OWNER: leases_pb2_grpc.LeaseServiceStub(catalog)},
             _CHILD,
         )
-        metrics = endpoint.Endpoint(telemetry, worker.can_work, worker.queue_trouble)
+        metrics = endpoint.Endpoint(telemetry, worker.missing, worker.queue_trouble)
         opened.push_async_callback(metrics.close)
         answering = SubprocessClient(
             _ANSWERS, service=f"{_POOL}-answers", about="The tokenizer", memory_bytes=settings.memory_bytes

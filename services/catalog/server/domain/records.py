@@ -1,4 +1,4 @@
-"""The catalog's records, as their rows have them (DESIGN §3)."""
+"""The catalog's records, as their rows have them."""
 
 import uuid
 from collections.abc import Mapping, Sequence

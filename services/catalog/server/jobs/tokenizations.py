@@ -1,4 +1,4 @@
-"""Jobs of kind `tokenization`: a task a raw shard, then what stages.py says, then one that publishes."""
+"""Jobs of kind `tokenization`: a task per raw shard, or the stages of `tokenization_stages`, then a publishing task."""
 
 import itertools
 from collections.abc import Sequence
