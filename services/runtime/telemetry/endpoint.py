@@ -22,7 +22,7 @@ Trouble = Callable[[], str]
 class Endpoint:
     """The endpoint of a process, on metrics_host:metrics_port.
 
-    `missing` returns what keeps the process from its work, such as `database: it cannot be reached`, or an empty string.
+    `missing` returns what keeps the process from its work, such as `database: it cannot be reached`, or nothing.
     `queue` returns the problem with the work queue, or an empty string. `/readyz?exclude=queue` leaves the queue
     out, for probes of a server that still answers calls and leases tasks without it.
     """
