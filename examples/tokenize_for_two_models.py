@@ -62,6 +62,7 @@ VARIANTS: Mapping[str, polytok.client.Parameters] = {
     # Some of the documents.
     "clean": {
         "max_length": 256,
+        "null_text": "drop",
         "normalization": "nfc",
         "filters": {
             "min_characters": 200,
@@ -169,7 +170,7 @@ def show(records: Sequence[Any]) -> None:
     for record in records:
         found = record.statistics
         dropped = found.num_too_short + found.num_too_long + found.num_unmatched + found.num_matched
-        dropped += found.num_junk + found.num_duplicates
+        dropped += found.num_junk + found.num_duplicates + found.num_null_dropped
         table.add_row(
             record.model.removeprefix("models/example-"),
             record.variant or "-",
