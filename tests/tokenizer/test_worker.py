@@ -29,7 +29,7 @@ def environment(**changes: str) -> dict[str, str]:
     ("changes", "setting"),
     [
         ({}, "POLYTOK_STORAGE_ROOT"),
-        ({"POLYTOK_STORAGE_ROOT": "x", "POLYTOK_TOKENIZER_THREADS": "many"}, "POLYTOK_TOKENIZER_THREADS"),
+        ({"POLYTOK_STORAGE_ROOT": "/x", "POLYTOK_TOKENIZER_THREADS": "many"}, "POLYTOK_TOKENIZER_THREADS"),
         ({"POLYTOK_CATALOG_ADDRESS": "nowhere"}, "POLYTOK_CATALOG_ADDRESS"),
     ],
 )
