@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How many processes run the tests: a number, or auto for one a core (at most 8).
 TEST_PROCESSES ?= auto
-FAST_TESTS ?= $(addprefix tests/,catalog cli client demo embedded ingest jobs runtime)
+FAST_TESTS ?= $(addprefix tests/,catalog cli client jobs runtime wording)
 # Handed on: `make test PYTEST_ARGS="-k lease -x"`, `make run DEMO_ARGS=--help`, `make up UP_ARGS="--workers 1"`.
 PYTEST_ARGS ?=
 DEMO_ARGS ?=

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -157,6 +159,8 @@ def open_async_channel(
     return grpc.aio.secure_channel(address, secure, options=options, interceptors=chain)
 
 
+_REFUSED = re.compile(r"ipv[46]:(\S+): .*Connection refused")
+"""The part of gRPC's text about an address that nothing listens on."""
 # Advice for statuses that gRPC itself raises; our services' errors carry their own.
 _ADVICE = {
     grpc.StatusCode.UNAVAILABLE: "The service is unavailable. Check its address and that it runs. ({})",
@@ -170,6 +174,12 @@ def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
     text = (error.details() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else str(error)) or code.name
     found = codec.from_status(_status(error))
+    if found is None and (refused := _REFUSED.search(text)):
+        address = urllib.parse.unquote(refused[1])
+        return errors.Unavailable(
+            f"{address} refused the connection: no service listens there. Check the address; `polytok up` starts a stack"
+            " on this machine."
+        )
     return codec.class_of(code.value[0])(_ADVICE.get(code, "{}").format(text)) if found is None else found
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from polytok.cli.render.progress import Watch
     from polytok.client import Client
 
-PATIENCE_SECONDS = 5.0
-"""How long a wrong address delays the error; a restarting catalog is usually back by then."""
+PATIENCE_SECONDS = 0.5
+"""How long a call is retried, besides what gRPC retries, and so how long a wrong address delays the error."""
 
 
 class Session:

@@ -118,6 +118,8 @@ def test_a_catalog_that_does_not_answer(here: Run) -> None:
     result = here("dataset", "list", "--catalog", "127.0.0.1:1")
     assert result.code == 6
     assert "127.0.0.1:1" in result.err
+    assert "`polytok up`" in result.err
+    assert "failed to connect" not in result.err
     failure = here("dataset", "list", "--catalog", "127.0.0.1:1", "--json").error()
     assert (failure["kind"], failure["reason"], failure["retryable"]) == ("Unavailable", "UNAVAILABLE", True)
 

@@ -30,6 +30,8 @@ _PHASES = {
     "PHASE_EXPORTING": "writing the autoencoders",
 }
 _CAVEAT = "caveats."
+_LEARNING_RATE = 0.0003
+"""The learning rate of an autoencoder whose optimizer sets none (polytok/trainer/v1/saes.proto)."""
 _FIGURES = ("explained_variance", "l0", "mse", "dead_latents", "cross_entropy_recovered", "kl_divergence")
 
 
@@ -71,8 +73,9 @@ def details(out: Output, record: trainings_pb2.Training) -> RenderableType:
     ]
     pairs.append(("source", escape(source(record))))
     pairs.append(("autoencoders", escape("\n".join(_described(sae) for sae in record.saes))))
-    parameters = json_documents.record(record.parameters)
-    pairs += [(name, escape(_shown(value))) for name, value in parameters.items() if value not in (None, False)]
+    # An unset seed is 0.
+    parameters = json_documents.record(record.parameters) | {"seed": record.parameters.seed}
+    pairs += [(name, escape(_shown(value))) for name, value in parameters.items() if not _is_unset(value)]
     lineage = json_documents.record(record.lineage)
     versions, available = lineage.pop("versions"), lineage.pop("available_samples")
     pairs += [("passes", _reuse(record.passes, available))] if available else []
@@ -95,7 +98,9 @@ def _reuse(passes: float, available: int) -> str:
 def _described(sae: Any) -> str:
     architecture = sae.WhichOneof("architecture")
     own = json_documents.record(getattr(sae, architecture))
-    coefficients = ", ".join(f"{name} {_shown(value)}" for name, value in own.items() if value not in (None, False, []))
+    rate = sae.optimizer.lr if sae.optimizer.HasField("lr") else _LEARNING_RATE
+    own |= {"learning rate": rate, "seed": sae.seed}
+    coefficients = ", ".join(f"{name} {_shown(value)}" for name, value in own.items() if not _is_unset(value))
     widths = f"{sae.d_in:,} → {sae.d_sae:,}" if sae.d_in else f"{sae.d_sae:,} latents"
     return f"{sae.name}: {architecture} of {sae.hook}, {widths} ({coefficients})"
 
@@ -165,6 +170,10 @@ def number(value: float | None) -> str:
     if math.isnan(value):
         return tables.UNDEFINED
     return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or value is False or value == []
 
 
 def _shown(value: object) -> str:
