@@ -177,8 +177,8 @@ def from_rpc_error(error: grpc.RpcError) -> errors.PolytokError:
     if found is None and (refused := _REFUSED.search(text)):
         address = urllib.parse.unquote(refused[1])
         return errors.Unavailable(
-            f"{address} refused the connection: no service listens there. Check the address; `polytok up` starts a stack"
-            " on this machine."
+            f"{address} refused the connection: no service listens there. Check the address; `polytok up` starts a "
+            "stack on this machine."
         )
     return codec.class_of(code.value[0])(_ADVICE.get(code, "{}").format(text)) if found is None else found
 
