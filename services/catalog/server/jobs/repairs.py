@@ -7,8 +7,7 @@ for checksums only, the reference engine rebuilds all files; otherwise only bad 
 separate folder. If they are byte for byte what was written before, `repair.restore` moves them over the bad files, and
 neither names nor manifest change. If they differ (the ids were wrong; another version of the software writes them), or
 the manifest itself is lost or wrong, all files are rebuilt and published in a new folder, and one statement points all
-tokenizations that share the old folder at it. The stages of packed, shuffled or deduplicated files start from all raw
-shards; only the files that are needed are written.
+tokenizations that share the old folder at it. Packed, shuffled or deduplicated files are built from all raw shards.
 """
 
 import asyncio
